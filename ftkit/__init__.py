@@ -1,0 +1,52 @@
+"""ftkit fine-tunes Hugging Face checkpoints with fastai.
+
+The public names, loaded when first used, so that serving a model never imports fastai.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftkit.data.sources import load_data
+    from ftkit.errors import FtkitError
+    from ftkit.inference import load_model
+    from ftkit.learner.build import classification_learner, finetune_learner
+    from ftkit.learner.callbacks import Accumulate
+    from ftkit.learner.save import save
+    from ftkit.tasks import Classification
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Accumulate",
+    "Classification",
+    "FtkitError",
+    "classification_learner",
+    "finetune_learner",
+    "load_data",
+    "load_model",
+    "save",
+]
+
+_HOMES = {
+    "Accumulate": "ftkit.learner.callbacks",
+    "Classification": "ftkit.tasks",
+    "FtkitError": "ftkit.errors",
+    "classification_learner": "ftkit.learner.build",
+    "finetune_learner": "ftkit.learner.build",
+    "load_data": "ftkit.data.sources",
+    "load_model": "ftkit.inference",
+    "save": "ftkit.learner.save",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ftkit' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

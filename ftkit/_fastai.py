@@ -1,0 +1,43 @@
+"""The one door to fastai and fastcore: what ftkit uses of them, and nothing else.
+
+`data/loaders.py`, `data/blocks.py`, `learner/*` and `blurr.py` import from here; nothing else may.
+"""
+
+import warnings
+
+with warnings.catch_warnings():
+    # fastai scripts functions at import, which torch calls deprecated.
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    # Imported for its patches of Learner: fit_one_cycle, fine_tune, lr_find.
+    from fastai.callback import schedule as _schedule  # noqa: F401
+    from fastai.callback.core import Callback, CancelBatchException
+    from fastai.callback.fp16 import MixedPrecision
+    from fastai.callback.progress import ProgressCallback
+    from fastai.data.core import DataLoaders, TfmdDL
+    from fastai.data.transforms import CategoryMap
+    from fastai.interpret import plot_top_losses
+    from fastai.learner import Learner, Metric, load_learner
+    from fastai.optimizer import OptimWrapper, detuplify_pg, set_item_pg
+    from fastai.torch_core import set_seed, to_detach
+    from fastcore.foundation import L
+
+__all__ = [
+    "Callback",
+    "CancelBatchException",
+    "CategoryMap",
+    "DataLoaders",
+    "L",
+    "Learner",
+    "Metric",
+    "MixedPrecision",
+    "OptimWrapper",
+    "ProgressCallback",
+    "TfmdDL",
+    "detuplify_pg",
+    "load_learner",
+    "plot_top_losses",
+    "set_item_pg",
+    "set_seed",
+    "to_detach",
+]

@@ -1,0 +1,301 @@
+"""One data file -> one Arrow table, and a folder -> its files by split.
+
+Reads a file once, through pyarrow; where that fails, `faults` looks again and says why. Imports
+`errors` and `faults`; `parts` calls it. Everything it raises is a DataError that names the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from ftkit.data import faults
+from ftkit.data.memory import table_from_rows
+from ftkit.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+# A cell or line must fit into a block; one that does not is read again in a block of file size.
+_BLOCK = 1 << 24
+_LARGEST_BLOCK = 2**31 - 1
+
+# "train-00000-of-00003", "Valid", "dev_2", "test.clean"; not "training" or "values".
+_SPLIT_NAME = re.compile(r"(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
+_SPLIT_OF = {"valid": "validation", "val": "validation", "dev": "validation"}
+
+_EXPECTED = (
+    "Expected are files or folders named train, validation (or valid, val, dev) and test, "
+    "as .parquet, .csv, .tsv, .jsonl or .json"
+)
+
+
+def split_of(name: str) -> str | None:
+    """The split that a file, folder or key of this name holds: train, validation, test or None."""
+    match = _SPLIT_NAME.match(name)
+    if match is None:
+        return None
+    return _SPLIT_OF.get(match[1].lower(), match[1].lower())
+
+
+def read_file(path: Path) -> pa.Table:
+    """The rows of a .parquet, .csv, .tsv, .jsonl or .json file; cells of csv and tsv are strings.
+
+    Raises DataError for a file that is missing, empty, broken, not UTF-8 or of another format.
+    """
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise DataError(
+            f'files ending in "{path.suffix}" cannot be read',
+            remedy=f"Give one of {', '.join(_READERS)}.",
+            file=str(path),
+        )
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(
+                "the file is empty (0 bytes)", remedy="Write the rows to it.", file=str(path)
+            )
+        return read(path)
+    except OSError as error:
+        raise DataError(
+            f"cannot be opened ({error.strerror or error})",
+            remedy="Check the path and its permissions.",
+            file=str(path),
+        ) from None
+
+
+def is_untyped(path: Path) -> bool:
+    """Whether the file's format has no types, so that labels are strings until inferred."""
+    return path.suffix.lower() in (".csv", ".tsv")
+
+
+def missing_path(path: Path) -> DataError:
+    """The error for a path that does not exist, with names that are close to it."""
+    folder = path.parent
+    if not folder.is_dir():
+        return DataError(
+            f'the folder "{folder}" does not exist', remedy="Check the path.", file=str(path)
+        )
+    names = [child.name for child in folder.iterdir()]
+    close = difflib.get_close_matches(path.name, names, n=3)
+    hint = " or ".join(f'"{folder / name}"' for name in close)
+    return DataError(
+        "there is no such file or folder",
+        remedy=f"Did you mean {hint}?" if hint else "Check the path.",
+        file=str(path),
+    )
+
+
+def find_splits(folder: Path) -> dict[str, list[Path]]:
+    """The data files of a folder by split, shards in the order of their names.
+
+    One file of any name is train. Raises DataError where the names do not tell the splits.
+    """
+    children = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+    splits: dict[str, list[Path]] = {}
+    for child in children:
+        split = split_of(child.name)
+        if split is None:
+            continue
+        if child.is_dir():
+            inside = sorted(filter(_is_data, child.iterdir()))
+            if not inside:
+                raise DataError(
+                    "the folder has no data file", remedy=f"{_EXPECTED}.", file=str(child)
+                )
+            splits.setdefault(split, []).extend(inside)
+        elif _is_data(child):
+            splits.setdefault(split, []).append(child)
+    for split, files in splits.items():
+        _check_shards(split, files, folder)
+    if splits:
+        return {split: splits[split] for split in SPLITS if split in splits}
+    if [child.name for child in children if child.is_dir()] == ["data"]:
+        return find_splits(folder / "data")
+    files = list(filter(_is_data, children))
+    if len(files) == 1:
+        return {"train": files}
+    found = ", ".join(child.name for child in children[:8]) or "nothing"
+    raise DataError(
+        f"no file here names its split (found: {found})",
+        remedy=f"{_EXPECTED}.",
+        file=str(folder),
+    )
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in _READERS and not path.name.startswith(".")
+
+
+def _check_shards(split: str, files: list[Path], folder: Path) -> None:
+    """Shards differ in their numbers only: train.csv beside train_old.csv is no shard of it."""
+    patterns = {re.sub(r"\d+", "#", f"{file.parent}/{file.name}") for file in files}
+    if len(patterns) > 1:
+        names = ", ".join(str(file.relative_to(folder)) for file in files[:6])
+        raise DataError(
+            f'several files could be the split "{split}": {names}',
+            remedy=f'Keep one of them here, or name it: {{"{split}": "{files[0]}"}}.',
+            file=str(folder),
+        )
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        names = pa.parquet.read_schema(path).names
+        _check_names(path, names)
+        return pa.parquet.read_table(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        words = str(error)
+        if "magic bytes" in words or "Couldn't deserialize" in words:
+            found = "this is no parquet file, or its end is missing"
+        else:
+            found = f"the parquet file is damaged ({faults.shorten(words, 100)})"
+        raise DataError(
+            found, remedy="Copy or download it again, or write it anew.", file=str(path)
+        ) from None
+
+
+def _read_csv(path: Path) -> pa.Table:
+    return _read_separated(path, ",")
+
+
+def _read_tsv(path: Path) -> pa.Table:
+    return _read_separated(path, "\t")
+
+
+def _read_separated(path: Path, delimiter: str) -> pa.Table:
+    try:
+        names = _read_header(path, delimiter)
+        _check_names(path, names)
+        parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+        convert = pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            strings_can_be_null=True,
+            null_values=[""],
+        )
+        return _in_blocks(
+            path,
+            lambda block: pa.csv.read_csv(
+                path,
+                read_options=pa.csv.ReadOptions(block_size=block),
+                parse_options=parse,
+                convert_options=convert,
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
+        raise faults.find_csv_fault(path, delimiter, error) from None
+
+
+def _read_header(path: Path, delimiter: str) -> list[str]:
+    """Column names; a header that another separator would cut is an error."""
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        names = next((row for row in csv.reader(lines, delimiter=delimiter) if row), None)
+    if names is None:
+        raise DataError(
+            "the file is empty", remedy="Write a header and the rows to it.", file=str(path)
+        )
+    other = next((mark for mark in ",;\t|" if len(names) == 1 and mark in names[0]), None)
+    if other is not None:
+        shown = {"\t": "tab"}
+        raise DataError(
+            f'the header is one field ("{faults.shorten(names[0])}"): the fields are separated by '
+            f'"{shown.get(other, other)}", not by "{shown.get(delimiter, delimiter)}"',
+            remedy=f"Save it with {'tabs' if delimiter == chr(9) else 'commas'}, or pass "
+            f"pandas.read_csv({path.name!r}, sep={other!r}) as the data.",
+            file=str(path),
+        )
+    return names
+
+
+def _read_jsonl(path: Path) -> pa.Table:
+    try:
+        table = _parse_jsonl(path, None)
+        if any(_holds_timestamps(field.type) for field in table.schema):
+            # pyarrow takes texts that look like dates for dates: read them again as what they are.
+            fields = [pa.field(field.name, _dates_as_text(field.type)) for field in table.schema]
+            table = _parse_jsonl(path, pa.schema(fields))
+        table.validate(full=True)
+        return table
+    except (pa.ArrowException, ValueError) as error:
+        raise faults.find_jsonl_fault(path, error) from None
+
+
+def _parse_jsonl(path: Path, schema: pa.Schema | None) -> pa.Table:
+    parse = pa.json.ParseOptions(explicit_schema=schema)
+    return _in_blocks(
+        path,
+        lambda block: pa.json.read_json(
+            path, read_options=pa.json.ReadOptions(block_size=block), parse_options=parse
+        ),
+    )
+
+
+def _read_json(path: Path) -> pa.Table:
+    """A JSON array of objects, or JSON Lines under the other's name."""
+    with path.open("rb") as file:
+        start = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start.startswith(b"["):
+        return _read_jsonl(path)
+    try:
+        rows = json.loads(path.read_bytes().decode("utf-8").removeprefix("\ufeff"))
+    except UnicodeDecodeError as error:
+        raise faults.encoding_error(path, error.start) from None
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"broken JSON at line {error.lineno}, character {error.colno} ({error.msg})",
+            remedy="Write an array of objects, or JSON Lines with one object a line.",
+            file=str(path),
+        ) from None
+    return table_from_rows(rows, file=str(path))
+
+
+def _in_blocks(path: Path, read: Callable[[int], Any]) -> pa.Table:
+    try:
+        return read(_BLOCK)
+    except pa.ArrowInvalid as error:
+        if "straddling" not in str(error):
+            raise
+        return read(min(path.stat().st_size + 1, _LARGEST_BLOCK))
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise DataError(
+            f'two columns are called "{twice}"', remedy="Rename one of them.", file=str(path)
+        )
+
+
+def _holds_timestamps(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) or any(
+        _holds_timestamps(kind.field(i).type) for i in range(kind.num_fields)
+    )
+
+
+def _dates_as_text(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_dates_as_text(kind.value_type))
+    if pa.types.is_struct(kind):
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        return pa.struct([(field.name, _dates_as_text(field.type)) for field in fields])
+    return kind
+
+
+_READERS: dict[str, Callable[[Path], pa.Table]] = {
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+}

@@ -1,0 +1,387 @@
+"""The fast loader: tokenised once, batches of like length, inside fastai's own DataLoaders.
+
+A batch holds whole rows, all windows of a row together. Goes through the fastai door.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+
+from ftkit._fastai import CategoryMap, DataLoaders, L, TfmdDL, plot_top_losses, to_detach
+from ftkit.data.tables import print_table
+from ftkit.data.tokenize import named_labels, tokenize
+from ftkit.errors import FtkitWarning
+from ftkit.features import Features, Padding, prepare_rows
+from ftkit.task import Batch, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Rows are sorted by length inside pools of so many batches, as in transformers'
+# LengthGroupedSampler: large enough for little padding, small enough to stay random.
+_POOL = 50
+
+
+class Row(dict[str, Any]):
+    """A row as the user gave it, with its number in the split, from 0."""
+
+    number: int
+
+
+class RowList(Sequence[Row]):
+    """The rows of a split, read when asked for."""
+
+    def __init__(self, rows: datasets.Dataset) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not isinstance(index, int):
+            numbers = range(len(self))[index] if isinstance(index, slice) else index
+            return L([self[int(number)] for number in numbers])
+        columns = named_labels(self._rows[index : index + 1], self._rows.features)
+        row = Row({name: values[0] for name, values in columns.items()})
+        row.number = index
+        return row
+
+    @property
+    def iloc(self) -> RowList:
+        """What fastai's Interpretation asks items for, as it would a DataFrame."""
+        return self
+
+
+@dataclass
+class TextRows:
+    """What a loader reads: rows, their features, and the task that says what they mean."""
+
+    items: RowList
+    features: Features
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    limit: int
+    """Longest sequence in tokens."""
+    numbers: np.ndarray | None = None
+    """Numbers that the rows go by in a batch; None counts them from 0."""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index: int) -> Row:
+        row: Row = self.items[index]
+        return row
+
+    @property
+    def vocab(self) -> Any:
+        """The labels, as fastai's Interpretation wants them."""
+        return CategoryMap(list(self.task.head().labels), sort=False)
+
+    def new_empty(self) -> TextRows:
+        """The same without rows, for `learn.export`."""
+        none = np.zeros(1, dtype=np.int64)
+        features = Features({}, {"n_tokens": none[:0]}, none, none)
+        return replace(self, items=RowList(datasets.Dataset.from_dict({})), features=features)
+
+    def few(self, items: Sequence[Any], with_labels: bool) -> TextRows:
+        """Rows at hand: texts, pairs of texts, dicts, or rows of `items` themselves."""
+        rows = [_as_row(item) for item in items]
+        names = [column.name for column in self.task.columns() if column.name in rows[0]]
+        if not with_labels:
+            names = [
+                column.name
+                for column in self.task.columns()
+                if column.name in names and column.kind != "label"
+            ]
+        columns = {name: [row[name] for row in rows] for name in names}
+        features = prepare_rows(columns, self.task, self.tokenizer, self.limit)
+        numbers = None
+        if all(isinstance(row, Row) for row in items):
+            numbers = np.array([row.number for row in items])
+        listed = RowList(datasets.Dataset.from_list([dict(row) for row in rows]))
+        return replace(self, items=listed, features=features, numbers=numbers)
+
+
+def _as_row(item: Any) -> Mapping[str, Any]:
+    if isinstance(item, str):
+        return {"text": item}
+    if isinstance(item, tuple):
+        return dict(zip(("text", "text_pair"), item, strict=True))
+    row: Mapping[str, Any] = item
+    return row
+
+
+class TextLoader(TfmdDL):
+    """Batches of like length over tokenised rows; shuffled by seed and epoch.
+
+    One process fills a batch faster than workers could send it, so there are no workers.
+    """
+
+    # Fixed here because fastai guesses them from a batch.
+    n_inp = _n_inp = 1
+    _types = (dict, Tensor)
+
+    def __init__(
+        self,
+        dataset: TextRows,
+        bs: int = 32,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        device: Any = None,
+        max_tokens: int | None = None,
+        seed: int = 42,
+        **kwargs: Any,
+    ) -> None:
+        """`max_tokens`, where given, bounds the padded tokens of a batch in place of `bs`."""
+        kwargs.update(num_workers=0, do_setup=False, indexed=True)
+        super().__init__(
+            dataset, bs=bs, shuffle=shuffle, drop_last=drop_last, device=device, **kwargs
+        )
+        self.max_tokens, self.seed = max_tokens, seed
+        self.epoch = 0
+        """Passes finished; each shuffles anew."""
+        self._cuts: tuple[int, list[int]] | None = None
+        self._padding = Padding.of(dataset.tokenizer)
+        # Training on a row of more windows than a batch may hold sees a sample of them.
+        self._drop = np.random.default_rng(seed) if shuffle else None
+        has_windows = dataset.features.windows.max(initial=1) > 1
+        # Padded tokens that a batch may have; rows with several windows always need a bound.
+        self._budget = bs * dataset.limit if has_windows and max_tokens is None else max_tokens
+
+    def new(self, dataset: TextRows | None = None, cls: Any = None, **kwargs: Any) -> TextLoader:
+        """A loader like this one, with some arguments changed."""
+        kept = {"max_tokens": self.max_tokens, "seed": self.seed}
+        loader: TextLoader = super().new(dataset, cls, **{**kept, **kwargs})
+        return loader
+
+    # Order
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    @property
+    def _n_batches(self) -> int:
+        if not hasattr(self, "_count"):
+            self._count = len(self._batches(self.epoch))
+        return self._count
+
+    def get_idxs(self) -> list[int]:
+        """Row numbers in the order of this epoch; consecutive ones make the batches."""
+        batches = self._batches(self.epoch)
+        order = [int(row) for batch in batches for row in batch]
+        self._cuts = (len(order), [len(batch) for batch in batches])
+        return order
+
+    def after_iter(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Count the epoch, once it was seen whole: looking at a batch changes nothing."""
+        if self.shuffle:
+            self.epoch += 1
+        return x
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        """Rows of each batch. How many there are never changes: schedules count on it."""
+        features = self.dataset.features
+        if not len(features):
+            return []
+        if not self.shuffle:
+            order = np.argsort(-features.lengths, kind="stable")
+            if self.dataset.numbers is not None:
+                order = np.arange(len(features))
+            return self._cut(order)
+        rng = np.random.default_rng([self.seed, epoch])
+        if self._budget is None:
+            pool = self.bs * max(1, min(_POOL, len(features) // (4 * self.bs)))
+            order = rng.permutation(len(features))
+            keys = -features.lengths[order] - (np.arange(len(order)) // pool) * 1e9
+            batches = self._cut(order[np.argsort(keys, kind="stable")])
+        else:
+            # With a budget, how many batches there are depends on the order: cut it once.
+            first = np.random.default_rng(self.seed).permutation(len(features))
+            batches = self._cut(first[np.argsort(-features.lengths[first], kind="stable")])
+        odd = [batches.pop()] if len(batches[-1]) < self.bs and self._budget is None else []
+        shuffled = [batches[i] for i in rng.permutation(len(batches))]
+        return shuffled + ([] if self.drop_last else odd)
+
+    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
+        """Consecutive rows as batches: `bs` of them, or as many as the budget holds."""
+        budget = self._budget
+        if budget is None:
+            return [order[i : i + self.bs] for i in range(0, len(order), self.bs)]
+        features = self.dataset.features
+        lengths, windows = features.lengths[order].tolist(), features.windows[order].tolist()
+        most = len(order) if self.max_tokens is not None else self.bs
+        batches, start, longest, n_windows = [], 0, 0, 0
+        for i, (length, count) in enumerate(zip(lengths, windows, strict=True)):
+            longest, n_windows = max(longest, length), n_windows + count
+            if i > start and (longest * n_windows > budget or i - start == most):
+                batches.append(order[start:i])
+                start, longest, n_windows = i, length, count
+        return [*batches, order[start:]]
+
+    # Batches
+
+    def create_batches(self, samps: Iterator[int]) -> Iterator[Batch]:
+        """Filled batches of the rows in `samps`, cut as `get_idxs` planned them."""
+        order = np.fromiter(samps, dtype=np.int64)
+        if self._cuts is not None and self._cuts[0] == len(order):
+            batches = np.split(order, np.cumsum(self._cuts[1])[:-1]) if len(order) else []
+        else:
+            batches = self._cut(order)
+        return (self._fill(batch) for batch in batches)
+
+    def _fill(self, rows: np.ndarray) -> Batch:
+        data = self.dataset
+        most = None if self._budget is None else self._budget // data.limit
+        columns = data.features.fill(rows, self._padding, self._drop, most)
+        if data.numbers is not None:
+            columns["row"] = data.numbers[rows]
+        batch: Batch = data.task.collate(columns)
+        return batch
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the tokens of an epoch that is padding."""
+        features = self.dataset.features
+        real = int(features.window_offsets[-1])
+        padded = sum(
+            int(features.lengths[batch].max() * features.windows[batch].sum())
+            for batch in self._batches(self.epoch)
+        )
+        return 1 - real / padded if padded else 0.0
+
+    # Showing
+
+    def to_detach(self, batch: Any, cpu: bool = True, gather: bool = True) -> Any:
+        """As fastai's; inputs become their row numbers, for batches differ in length."""
+        if isinstance(batch, tuple) and batch and isinstance(batch[0], dict):
+            batch = tuple(inputs["row"] for inputs in batch)
+        return to_detach(batch, cpu, gather)
+
+    def _shown_rows(self, inputs: Any, max_n: int) -> list[Row]:
+        numbers = inputs["row"] if isinstance(inputs, dict) else inputs
+        if not len(self.dataset.items):
+            return [Row() for _ in numbers[:max_n]]
+        by_number = self.dataset.numbers
+        places = [int(number) for number in numbers[:max_n]]
+        if by_number is not None:
+            places = [int(np.flatnonzero(by_number == place)[0]) for place in places]
+        return [self.dataset[place] for place in places]
+
+    def show_batch(
+        self, b: Any = None, max_n: int = 9, ctxs: Any = None, show: bool = True, **kwargs: Any
+    ) -> Any:
+        """Print rows of a batch as a table, in a notebook or a terminal."""
+        b = self.one_batch() if b is None else b
+        if not show:
+            return self._pre_show_batch(b, max_n)
+        print_table(self.dataset.task.show(self._shown_rows(b[0], max_n)))
+        return None
+
+    def show_results(
+        self, b: Any, out: Any, max_n: int = 9, ctxs: Any = None, show: bool = True, **kwargs: Any
+    ) -> None:
+        """Print rows of a batch with what was predicted for them."""
+        decided = (out[0] if isinstance(out, tuple) else out)[:max_n]
+        print_table(self.dataset.task.show(self._shown_rows(b[0], max_n), decided))
+
+    def decode_batch(self, b: Any, max_n: int = 9, full: bool = True) -> Any:
+        """Rows and the names of their targets."""
+        rows = self._shown_rows(b[0], max_n)
+        named = self.dataset.task.show(rows, b[1][:max_n])
+        return L([(row, each["predicted"]) for row, each in zip(rows, named, strict=True)])
+
+    def _pre_show_batch(self, b: Any, max_n: int = 9) -> Any:
+        return ShownRows(self._shown_rows(b[0], max_n)), b[1:], self.decode_batch(b, max_n)
+
+
+class ShownRows(list[Row]):
+    """Rows on their way to fastai's `plot_top_losses`, which looks at this type."""
+
+
+def _plot_top_losses(
+    x: ShownRows, y: Any, its: Any, outs: Any, preds: Any, losses: Any, **kwargs: Any
+) -> None:
+    """Print the rows with the largest losses: text, target, prediction, its score and loss."""
+    table = []
+    for (row, target), (predicted,), scores, loss in zip(its, outs, preds, losses, strict=True):
+        shown = {"text": str(row.get("text", "")), "target": target, "predicted": predicted}
+        shown["score"] = f"{float(scores.max()):.3f}"
+        table.append({**shown, "loss": f"{float(loss):.3f}"})
+    print_table(table)
+
+
+plot_top_losses.dispatch(_plot_top_losses)
+
+
+class TextLoaders(DataLoaders):
+    """fastai's DataLoaders over tokenised rows; `test_dl` takes texts, pairs, dicts or rows."""
+
+    def test_dl(
+        self, test_items: Any, rm_type_tfms: Any = None, with_labels: bool = False, **kwargs: Any
+    ) -> TextLoader:
+        """A loader over new rows; their labels are read where `with_labels` says so."""
+        if hasattr(test_items, "to_dict") and hasattr(test_items, "columns"):
+            test_items = test_items.to_dict("records")
+        kwargs = {name: value for name, value in kwargs.items() if name != "process"}
+        rows = self.valid.dataset.few(list(test_items), with_labels)
+        loader: TextLoader = self.valid.new(rows, **kwargs)
+        return loader
+
+
+def text_loaders(
+    data: Mapping[str, datasets.Dataset],
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int,
+    *,
+    bs: int = 32,
+    max_tokens: int | None = None,
+    seed: int = 42,
+    device: torch.device | None = None,
+) -> TextLoaders:
+    """DataLoaders over the train and validation splits of `data`, tokenised for `task`.
+
+    `limit` is the model's length in tokens; longer rows are counted and said, by a warning.
+    """
+    wanted = getattr(task, "max_length", None)
+    limit = min(limit, wanted) if wanted else limit
+    parts = {
+        split: TextRows(
+            RowList(data[split]),
+            tokenize(data[split], task, tokenizer, limit),
+            task,
+            tokenizer,
+            limit,
+        )
+        for split in ("train", "validation")
+    }
+    _say_what_is_cut(parts, limit, getattr(task, "long_texts", "head"))
+    loader: Callable[..., TextLoader] = TextLoader
+    train = loader(parts["train"], bs, shuffle=True, max_tokens=max_tokens, seed=seed)
+    valid = loader(parts["validation"], bs * 2, max_tokens=max_tokens, seed=seed)
+    return TextLoaders(train, valid, path=Path(), device=device)
+
+
+def _say_what_is_cut(parts: Mapping[str, TextRows], limit: int, long_texts: str) -> None:
+    longer = {split: part.features.count_longer_than(limit) for split, part in parts.items()}
+    if not any(longer.values()) or long_texts == "windows":
+        return
+    counts = " and ".join(
+        f"{count:,} of {len(parts[split]):,} {split} rows" for split, count in longer.items()
+    )
+    warnings.warn(
+        f"{counts} are longer than {limit} tokens; the model sees only their {long_texts}. "
+        'Give long_texts="windows" to have it see all of them.',
+        FtkitWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,73 @@
+"""What ftkit says when a user's input cannot work: what was found, where, and how to mend it.
+
+Imports nothing; every module may import it. Rows are counted from 1, a header line not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class FtkitError(Exception):
+    """The base of everything that ftkit raises for a user's mistake."""
+
+    def __init__(self, found: str, *, remedy: str) -> None:
+        """`found` says what is wrong, without a closing full stop; `remedy` is a sentence."""
+        super().__init__(f"{found}. {remedy}")
+        self.found = found
+        self.remedy = remedy
+
+
+class DataError(FtkitError):
+    """The rows cannot be used: names the file or split, the row and the column where it can."""
+
+    def __init__(
+        self,
+        found: str,
+        *,
+        remedy: str,
+        file: str | None = None,
+        split: str | None = None,
+        row: int | None = None,
+        column: str | None = None,
+    ) -> None:
+        """`row` counts from 1, in `file` where that is given, else in `split`."""
+        place = [
+            file,
+            f'split "{split}"' if split is not None and file is None else None,
+            None if row is None else f"row {row}",
+            None if column is None else f'column "{column}"',
+        ]
+        where = ", ".join(part for part in place if part is not None)
+        super().__init__(f"{where}: {found}" if where else found, remedy=remedy)
+        self.problem = found
+        self.file, self.split, self.row, self.column = file, split, row, column
+
+    def located(self, file: str, row: int | None) -> DataError:
+        """The same error, with the place in the user's own file."""
+        return DataError(
+            self.problem,
+            remedy=self.remedy,
+            file=file,
+            split=self.split,
+            row=row,
+            column=self.column,
+        )
+
+
+class CheckpointError(FtkitError):
+    """A checkpoint or bundle cannot be opened, or has no head for the task."""
+
+
+class SettingError(FtkitError, ValueError):
+    """An option has a value that cannot work."""
+
+
+class FtkitWarning(UserWarning):
+    """Something that a user should know and that does not stop the work."""
+
+
+def quoted(names: Sequence[str], most: int = 12) -> str:
+    """Names in quotes for a message, no more than `most` of them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f'"{name}"' for name in names[:most]) + more

@@ -1,0 +1,110 @@
+"""The saved directory: weights, tokenizer, task.json, model card. Never pickle.
+
+It is a plain Hugging Face folder with two more files, so every Hugging Face tool opens it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ftkit
+from ftkit.errors import CheckpointError, SettingError
+from ftkit.model.checkpoint import open_bundled
+from ftkit.task import Task
+from ftkit.tasks import TASKS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TASK_FILE = "task.json"
+_FORMAT = 1
+
+
+def save_bundle(
+    folder: str | Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    limit: int,
+    card: str,
+) -> Path:
+    """Write a bundle, whole or not at all; an older bundle in that place is replaced.
+
+    `limit` is the longest sequence in tokens that the model saw; `card` is its README.md.
+
+    Raises SettingError where the folder holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or not _may_be_replaced(folder)):
+        raise SettingError(
+            f'"{folder}" exists and is no ftkit model', remedy="Give a new folder, or empty it."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        part.chmod(0o755)
+        model.save_pretrained(part, safe_serialization=True)
+        tokenizer.save_pretrained(part)
+        settings = {
+            "format": _FORMAT,
+            "ftkit": ftkit.__version__,
+            "task": task.name,
+            "limit": limit,
+            "options": asdict(task),  # type: ignore[call-overload]
+        }
+        text = json.dumps(settings, indent=2, ensure_ascii=False)
+        (part / TASK_FILE).write_text(text + "\n", encoding="utf-8")
+        (part / "README.md").write_text(card, encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return folder
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    return (folder / TASK_FILE).exists() or not any(folder.iterdir())
+
+
+def read_bundle(
+    folder: str | Path,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Task, int]:
+    """Model, tokenizer, task and token limit of a bundle.
+
+    Raises CheckpointError where the folder is no bundle, or not a whole one.
+    """
+    folder = Path(folder)
+    file = folder / TASK_FILE
+    if not file.exists():
+        inner = folder / "model"
+        hint = f'Did you mean "{inner}"?' if (inner / TASK_FILE).exists() else ""
+        raise CheckpointError(
+            f'"{folder}" is no ftkit model: it has no {TASK_FILE}',
+            remedy=hint or "Give the folder that ftkit.save or `ftkit train` wrote.",
+        )
+    task, limit = _read_task(file)
+    model, tokenizer = open_bundled(folder, task.head())
+    return model, tokenizer, task, limit
+
+
+def _read_task(file: Path) -> tuple[Task, int]:
+    try:
+        settings: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if settings["format"] != _FORMAT:
+            raise ValueError(f"format {settings['format']}")
+        task = TASKS[settings["task"]](**settings["options"])
+        return task, int(settings["limit"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f'"{file}" cannot be read ({type(error).__name__}: {error})',
+            remedy="Save the model again with this version of ftkit.",
+        ) from None

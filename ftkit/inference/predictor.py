@@ -1,0 +1,138 @@
+"""A saved model -> typed predictions, batched by length. Imports torch and transformers lazily
+enough to serve without fastai, pandas, matplotlib or wandb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ftkit.errors import DataError
+from ftkit.features import Features, Padding, prepare_rows
+from ftkit.inference.bundle import read_bundle
+from ftkit.model.device import Precision, autocast_dtype, default_device
+from ftkit.model.module import TextModel, mean_of_windows
+from ftkit.task import Prediction, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_SLICE = 4096  # rows tokenised and sorted by length at once
+
+
+def load_model(
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    precision: Precision = "fp32",
+) -> Predictor:
+    """Open a model that `ftkit.save` or `ftkit train` wrote.
+
+    `device` is the first GPU, else the CPU, where it is None. Answers in fp32 agree with
+    transformers' pipelines; bf16 is faster where the device computes in it.
+
+    Raises CheckpointError for a folder that is no bundle, SettingError for a precision that
+    the device does not have.
+    """
+    where = default_device() if device is None else torch.device(device)
+    hf_model, tokenizer, task, limit = read_bundle(folder)
+    model = TextModel(hf_model).to(where).eval()
+    model.autocast_dtype = autocast_dtype(precision, where)
+    return Predictor(model, tokenizer, task, limit)
+
+
+class Predictor:
+    """A model ready to answer."""
+
+    def __init__(
+        self, model: TextModel, tokenizer: PreTrainedTokenizerBase, task: Task, limit: int
+    ) -> None:
+        """`limit` is the longest sequence in tokens that the model sees at once."""
+        self.model, self.tokenizer, self.task, self.limit = model, tokenizer, task, limit
+
+    def predict(
+        self, rows: Iterable[Any], *, top_k: int | None = None, batch_size: int = 32
+    ) -> list[Prediction]:
+        """Typed predictions, in the order of the rows.
+
+        A row is a text, a pair of texts (a tuple), or a dict with the task's text columns.
+        `top_k` limits the scores to the likeliest; `batch_size` counts windows.
+
+        Raises DataError, with the number of the row, for one that is none of these.
+        """
+        if isinstance(rows, (str, Mapping)):
+            raise DataError(
+                "predict takes a list of rows and was given one row", remedy="Put it in a list."
+            )
+        predictions: list[Prediction] = []
+        listed = list(rows)
+        for start in range(0, len(listed), _SLICE):
+            columns = self._columns(listed[start : start + _SLICE], start)
+            features = prepare_rows(columns, self.task, self.tokenizer, self.limit)
+            outputs = self._outputs(features, batch_size)
+            predictions += self.task.decode(outputs, top_k)
+        return predictions
+
+    def evaluate(
+        self, columns: Mapping[str, Sequence[Any]], *, batch_size: int = 32
+    ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """The task's scores over labelled rows given as columns, and those of each label."""
+        metrics = self.task.metrics()
+        n_rows = len(next(iter(columns.values())))
+        for start in range(0, n_rows, _SLICE):
+            part = {name: values[start : start + _SLICE] for name, values in columns.items()}
+            features = prepare_rows(part, self.task, self.tokenizer, self.limit)
+            everything = np.arange(len(features))
+            _, targets = self.task.collate(features.fill(everything, Padding.of(self.tokenizer)))
+            metrics.add(self._outputs(features, batch_size), targets)
+        return metrics.compute(), metrics.per_label()
+
+    def _columns(self, rows: Sequence[Any], first: int) -> dict[str, list[str]]:
+        """Text columns of the rows; `first` is the number of the first one, from 0."""
+        texts = [column for column in self.task.columns() if column.kind == "text"]
+        dicts = [_as_dict(row, [column.name for column in texts]) for row in rows]
+        names = [
+            column.name
+            for column in texts
+            if column.is_required or any(column.name in row for row in dicts)
+        ]
+        for i, row in enumerate(dicts):
+            for name in names:
+                if not isinstance(row.get(name), str):
+                    found = "nothing" if row.get(name) is None else repr(row[name])[:60]
+                    raise DataError(
+                        f"found {found} where a text should be",
+                        remedy="Give texts, pairs of texts, or dicts with these columns.",
+                        row=first + i + 1,
+                        column=name,
+                    )
+        return {name: [row[name] for row in dicts] for name in names}
+
+    @torch.inference_mode()
+    def _outputs(self, features: Features, batch_size: int) -> Tensor:
+        """Outputs of the model, (rows, ...), computed over windows of like length."""
+        windows = features.by_window()
+        order = np.argsort(-windows.lengths, kind="stable")
+        outputs = torch.cat(list(self._run(windows, order, batch_size)))
+        outputs = outputs[torch.from_numpy(np.argsort(order))]
+        if len(windows) == len(features):
+            return outputs
+        return mean_of_windows(outputs, torch.from_numpy(features.windows))
+
+    def _run(self, windows: Features, order: np.ndarray, batch_size: int) -> Iterator[Tensor]:
+        padding, device = Padding.of(self.tokenizer), next(self.model.parameters()).device
+        for start in range(0, len(order), batch_size):
+            batch, _ = self.task.collate(windows.fill(order[start : start + batch_size], padding))
+            yield self.model({name: each.to(device) for name, each in batch.items()}).cpu()
+
+
+def _as_dict(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
+    if isinstance(row, Mapping):
+        return row
+    values = row if isinstance(row, (tuple, list)) else (row,)
+    return dict(zip(names, values, strict=False))

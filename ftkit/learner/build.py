@@ -1,0 +1,158 @@
+"""From data and a checkpoint's name to a fastai Learner."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ftkit._fastai import Learner, ProgressCallback
+from ftkit.data.loaders import TextLoaders, text_loaders
+from ftkit.data.sources import load_data
+from ftkit.errors import SettingError
+from ftkit.learner.callbacks import History, ProgressLines, SeedEachFit, shows_bars
+from ftkit.learner.metrics import TaskScores, task_metrics
+from ftkit.learner.optimizer import GroupedAdamW
+from ftkit.learner.precision import ChosenPrecision
+from ftkit.model.checkpoint import open_checkpoint
+from ftkit.model.device import Precision, autocast_dtype, default_device
+from ftkit.model.groups import layer_groups
+from ftkit.model.module import TextModel
+from ftkit.task import Reduction, Task
+from ftkit.tasks import Classification, get_task
+
+# fastai's default_lr of 1e-3 is for models trained from scratch.
+DEFAULT_LR = 2e-4
+
+
+class TaskLoss:
+    """A task's loss as fastai wants it: with `reduction`, `activation` and `decodes`."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.reduction: Reduction = "mean"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch."""
+        return self.task.loss(outputs, targets, self.reduction)
+
+    def activation(self, outputs: Tensor) -> Tensor:
+        """Scores from outputs, for `get_preds`."""
+        return self.task.scores(outputs)
+
+    def decodes(self, scores: Tensor) -> Tensor:
+        """Decisions from scores, for `get_preds(with_decoded=True)`."""
+        return self.task.decide(scores)
+
+
+class TextLearner(Learner):
+    """A fastai Learner whose precision verbs also work on a CPU, or say that they cannot."""
+
+    dls: TextLoaders
+    checkpoint: str
+    """The name of the checkpoint that it started from."""
+    task_scores: TaskScores
+    """The scores of the last validation, and what it chose."""
+
+    def to_fp16(self, **kwargs: Any) -> TextLearner:
+        """Compute in fp16 from now on; raises SettingError where the device cannot."""
+        return self._to("fp16")
+
+    def to_bf16(self) -> TextLearner:
+        """Compute in bf16 from now on; raises SettingError where the device cannot."""
+        return self._to("bf16")
+
+    def to_fp32(self) -> TextLearner:
+        """Compute in float32 from now on."""
+        return self._to("fp32")
+
+    def _to(self, precision: Precision) -> TextLearner:
+        self.remove_cb(ChosenPrecision)
+        device = next(self.model.parameters()).device
+        self.model.autocast_dtype = autocast_dtype(precision, device)
+        self.add_cb(ChosenPrecision(precision))
+        return self
+
+
+def finetune_learner(
+    data: Any,
+    checkpoint: str | Path,
+    *,
+    task: str | Task,
+    bs: int = 32,
+    max_tokens: int | None = None,
+    precision: Precision = "auto",
+    seed: int = 42,
+    new_head: bool = False,
+    **learner_options: Any,
+) -> TextLearner:
+    """A Learner that fine-tunes a checkpoint for a task.
+
+    `data` is what `load_data` gives, or what it takes. `max_tokens` bounds the padded tokens of
+    a batch in place of `bs` rows. `new_head` starts a new head on a
+    checkpoint that was fine-tuned for other labels.
+    `learner_options` go to fastai's Learner: `wd`, `cbs`, `metrics`, `path`, ...
+
+    The same data, settings, seed and machine give the same weights, bit for bit.
+
+    Raises DataError, CheckpointError or SettingError where these cannot work together.
+    """
+    _check_counts(bs=bs, max_tokens=max_tokens)
+    task = get_task(task)
+    rows = load_data(data, task, seed=seed)
+    device = default_device()
+    autocast_dtype(precision, device)
+    opened = open_checkpoint(checkpoint, task, rows, new_head=new_head, seed=seed)
+    dls = text_loaders(
+        rows,
+        opened.task,
+        opened.tokenizer,
+        opened.limit,
+        bs=bs,
+        max_tokens=max_tokens,
+        seed=seed,
+        device=device,
+    )
+    model = TextModel(opened.model).to(device)
+    trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
+    scores = TaskScores(opened.task)
+    options: dict[str, Any] = {
+        "lr": DEFAULT_LR,
+        "wd": 0.01,
+        "metrics": task_metrics(scores),
+        **learner_options,
+    }
+    learn = TextLearner(
+        dls,
+        model,
+        loss_func=TaskLoss(opened.task),
+        opt_func=GroupedAdamW,
+        splitter=partial(layer_groups, only=trainable),
+        # fastai would leave the norms of frozen layers trainable.
+        train_bn=False,
+        **options,
+    )
+    learn.checkpoint, learn.task_scores = opened.name, scores
+    learn.add_cbs([SeedEachFit(seed), ChosenPrecision(precision), History()])
+    if not shows_bars():
+        learn.remove_cb(ProgressCallback)
+        learn.add_cb(ProgressLines())
+    return learn
+
+
+def classification_learner(
+    data: Any, checkpoint: str | Path, *, task: Classification | None = None, **options: Any
+) -> TextLearner:
+    """A Learner for text classification; `options` are those of `finetune_learner`.
+
+    `task` holds what belongs to classification: long texts, class weights, label smoothing.
+    """
+    return finetune_learner(data, checkpoint, task=task or Classification(), **options)
+
+
+def _check_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise SettingError(f"{name} is {count}", remedy="Give 1 or more.")

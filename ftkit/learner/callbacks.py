@@ -1,0 +1,130 @@
+"""Callbacks that fastai lacks, or has with a fault."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import torch
+
+from ftkit._fastai import Callback, CancelBatchException, MixedPrecision, set_seed
+
+
+class SeedEachFit(Callback):
+    """Draw the random numbers of every fit from the same seed, whatever ran before it."""
+
+    order = -100
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_fit(self) -> None:
+        """Seed python, numpy and torch."""
+        if not hasattr(self.learn, "gather_preds"):
+            set_seed(self.seed)
+
+
+class Accumulate(Callback):
+    """Step once in `n_batches`, with the gradient of the mean over all their rows.
+
+    Unlike fastai's GradientAccumulation it steps on what is left at the end of an epoch, and
+    weighs batches by their rows. GradScaler and clipping see the finished gradient.
+    """
+
+    order = MixedPrecision.order - 4
+    run_valid = False
+
+    def __init__(self, n_batches: int) -> None:
+        self.n_batches = n_batches
+
+    def before_train(self) -> None:
+        """Start without gradients."""
+        self.learn.opt.zero_grad()
+        self.rows = 0
+
+    def after_loss(self) -> None:
+        """Weigh the batch by its rows; `loss` stays the batch's own mean."""
+        if self.training:
+            self.learn.loss_grad = self.learn.loss_grad * len(self.learn.y)
+
+    def before_step(self) -> None:
+        """Go on gathering, or divide by the rows gathered and let the step happen."""
+        self.rows += len(self.learn.y)
+        is_last = self.learn.iter + 1 == self.learn.n_iter
+        if (self.learn.iter + 1) % self.n_batches and not is_last:
+            raise CancelBatchException
+        gradients = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
+        torch._foreach_div_(gradients, float(self.rows))
+        self.rows = 0
+
+
+class ProgressLines(Callback):
+    """Progress as plain lines, for output that is not a terminal."""
+
+    order = 60
+
+    def before_fit(self) -> None:
+        """Print the head of the table, and let the recorder print its rows into it."""
+        self.is_shown = not hasattr(self.learn, "gather_preds") and self.learn.create_mbar
+        if self.is_shown:
+            self._print(self.learn.recorder.metric_names)
+            self._logger, self.learn.logger = self.learn.logger, self._print
+
+    def before_train(self) -> None:
+        """Note the time."""
+        self.started = time.perf_counter()
+
+    def after_batch(self) -> None:
+        """Print a line each quarter of a long epoch."""
+        done, total = self.learn.iter + 1, self.learn.n_iter
+        is_due = self.training and total >= 40 and done < total and done % (total // 4) == 0
+        if is_due and self.is_shown:
+            seconds = time.perf_counter() - self.started
+            loss = float(self.learn.smooth_loss)
+            line = f"  epoch {self.learn.epoch} batch {done}/{total} loss {loss:.4f} {seconds:.0f}s"
+            print(line, flush=True)
+
+    def after_fit(self) -> None:
+        """Give the logger back."""
+        if self.is_shown and hasattr(self, "_logger"):
+            self.learn.logger = self._logger
+
+    def _print(self, values: Any) -> None:
+        cells = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in values]
+        print("  ".join(f"{cell:>10}" for cell in cells), flush=True)
+
+
+def shows_bars() -> bool:
+    """Whether a progress bar can be drawn: in a terminal or a notebook."""
+    return sys.stdout.isatty() or "ipykernel" in sys.modules
+
+
+class History(Callback):
+    """What every fit of the Learner did, epoch by epoch; fastai's recorder forgets at each fit."""
+
+    order = 65
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        """An epoch each: epoch (from 1, over all fits), lr, losses, metrics, seconds."""
+
+    def before_epoch(self) -> None:
+        """Note the time."""
+        self.started, self.trained = time.perf_counter(), False
+
+    def after_train(self) -> None:
+        """Tell an epoch of training from a mere validation."""
+        self.trained = True
+
+    def after_epoch(self) -> None:
+        """Take the recorder's row, where it was trained for and is whole."""
+        learn = self.learn
+        if hasattr(learn, "gather_preds") or hasattr(learn, "lr_finder") or not self.trained:
+            return
+        names = list(learn.recorder.metric_names)[1:-1]
+        values = [float(value) for value in learn.final_record]
+        if len(values) == len(names):
+            row = {"epoch": float(len(self.rows) + 1), "lr": float(max(learn.recorder.lrs))}
+            seconds = time.perf_counter() - self.started
+            self.rows.append({**row, **dict(zip(names, values, strict=True)), "seconds": seconds})

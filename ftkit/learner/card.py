@@ -1,0 +1,121 @@
+"""The model card of a bundle: what it was trained on, how, how good it is, and where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ftkit
+from ftkit.model.checkpoint import MINILM
+
+Scores = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card tells. Scores are those of `Metrics.compute` and `Metrics.per_label`."""
+
+    checkpoint: str
+    task: str
+    labels: tuple[str, ...]
+    rows: Mapping[str, int]
+    longer: Mapping[str, int]
+    """Rows of each split that are longer than the model's limit."""
+    limit: int
+    long_texts: str
+    settings: Mapping[str, object]
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    """By split."""
+    per_label: Mapping[str, Scores] = field(default_factory=dict)
+    """Of the last split in `scores`."""
+
+
+def write_card(facts: CardFacts) -> str:
+    """The card as Markdown with the front matter that the Hugging Face hub reads."""
+    hub_id = MINILM if facts.checkpoint == "minilm" else facts.checkpoint
+    is_local = Path(facts.checkpoint).expanduser().exists()
+    base = "" if is_local else f"base_model: {hub_id}\n"
+    name = Path(facts.checkpoint).name if is_local else hub_id
+    parts = [
+        f"---\nlibrary_name: transformers\npipeline_tag: text-classification\n{base}"
+        "tags:\n- ftkit\n- fastai\n---",
+        f"# {name}, fine-tuned for {facts.task}",
+        _labels(facts),
+        _USE,
+        "## Training data\n\n" + _data(facts),
+        "## Settings\n\n" + _table(["setting", "value"], facts.settings.items()),
+        "## Scores\n\n" + _scores(facts),
+        "## Limits\n\n" + _limits(facts),
+        f"Made with ftkit {ftkit.__version__}.\n",
+    ]
+    return "\n\n".join(parts)
+
+
+_USE = """## Use
+
+```python
+import ftkit
+
+model = ftkit.load_model("path/of/this/folder")
+model.predict(["A text"])
+```
+
+or, without ftkit:
+
+```python
+from transformers import pipeline
+
+pipeline("text-classification", model="path/of/this/folder")("A text")
+```"""
+
+
+def _labels(facts: CardFacts) -> str:
+    if not facts.labels:
+        return "It answers with a number."
+    return f"It knows {len(facts.labels)} labels: {', '.join(facts.labels)}."
+
+
+def _data(facts: CardFacts) -> str:
+    return _table(
+        ["split", "rows", f"longer than {facts.limit} tokens"],
+        [(split, f"{n:,}", f"{facts.longer.get(split, 0):,}") for split, n in facts.rows.items()],
+    )
+
+
+def _scores(facts: CardFacts) -> str:
+    if not facts.scores:
+        return "It was not evaluated."
+    names = list(next(iter(facts.scores.values())))
+    table = _table(
+        ["split", *names],
+        [(split, *[f"{s[name]:.4f}" for name in names]) for split, s in facts.scores.items()],
+    )
+    if not facts.per_label:
+        return table
+    split = list(facts.scores)[-1]
+    rows = [
+        (label, *[f"{s[name]:.3f}" for name in ("precision", "recall", "f1")], f"{s['support']:,}")
+        for label, s in facts.per_label.items()
+    ]
+    header = ["label", "precision", "recall", "F1", "support"]
+    return f"{table}\n\nBy label, on {split}:\n\n{_table(header, rows)}"
+
+
+def _limits(facts: CardFacts) -> str:
+    seen = (
+        "are read in windows whose logits are averaged"
+        if facts.long_texts == "windows"
+        else f"are cut to their {facts.long_texts}"
+    )
+    return (
+        f"- Texts longer than {facts.limit} tokens {seen}.\n"
+        "- It answers with one of its labels whatever it is asked; texts unlike its training data "
+        "get labels that mean little.\n"
+        "- The scores hold for rows like those it was evaluated on."
+    )
+
+
+def _table(header: list[str], rows: object) -> str:
+    lines = [header, ["---"] * len(header), *rows]  # type: ignore[misc]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

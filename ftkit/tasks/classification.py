@@ -1,0 +1,670 @@
+"""Text classification: one label of several, several labels at once, or a number (regression).
+
+Everything that is classification stands here, in the order of the protocol: schema, labels,
+head, prepare, collate, loss, metrics, decode, show. Imports `task`, `spans` and `errors`; the
+registry in `tasks/__init__.py` imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ftkit.errors import DataError, SettingError, quoted
+from ftkit.spans import kept_positions, window_bounds
+from ftkit.task import Batch, Column, Head, Reduction
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+Kind = Literal["auto", "single", "multi", "regression"]
+LongTexts = Literal["head", "tail", "head+tail", "windows"]
+
+# Thresholds tried for multi-label scores: 0.05, 0.06, ... 0.95.
+_BINS = 100
+_CANDIDATES = slice(5, 96)
+
+
+@dataclass(frozen=True)
+class LabelPrediction:
+    """One label of several."""
+
+    label: str
+    score: float
+    """Probability of `label`."""
+    scores: dict[str, float]
+    """Probability of each label, the likeliest first."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LabelsPrediction:
+    """Any number of labels at once."""
+
+    labels: tuple[str, ...]
+    """Labels whose score reaches the threshold, the likeliest first."""
+    scores: dict[str, float]
+    """Probability of each label, independent of the others, the likeliest first."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict, ready for JSON."""
+        return {"labels": list(self.labels), "scores": self.scores}
+
+
+@dataclass(frozen=True)
+class ValuePrediction:
+    """A number, in the unit of the training labels."""
+
+    value: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Options of text classification. Raises SettingError for a value that cannot work."""
+
+    name: ClassVar[str] = "classification"
+
+    kind: Kind = "auto"
+    """"auto" reads it off the labels: lists are multi-label, floats are regression."""
+    labels: tuple[str, ...] = ()
+    """Names in the order of the head's outputs; filled in from the data."""
+    max_length: int | None = None
+    """Longest sequence in tokens, special tokens counted; None is the checkpoint's own limit."""
+    long_texts: LongTexts = "head"
+    """What of a longer text the model sees; "windows" sees all of it and averages the logits."""
+    stride: int = 32
+    """Tokens that neighbouring windows share."""
+    class_weights: Literal["balanced"] | Mapping[str, float] | tuple[float, ...] | None = None
+    """Weight of each label in the loss, by name; "balanced" makes rare labels count as much."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all labels (Szegedy et al. 2016)."""
+    threshold: float | None = None
+    """Multi-label: score from which a label counts; None until chosen on validation rows."""
+
+    def __post_init__(self) -> None:
+        kinds, cuts = ("auto", "single", "multi", "regression"), ("head", "tail", "head+tail")
+        _check_choice("kind", self.kind, kinds)
+        _check_choice("long_texts", self.long_texts, (*cuts, "windows"))
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if isinstance(self.class_weights, list):
+            object.__setattr__(self, "class_weights", tuple(self.class_weights))
+        if self.max_length is not None and self.max_length < 8:
+            raise SettingError(
+                f"max_length is {self.max_length} tokens", remedy="Give 8 tokens or more."
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise SettingError(
+                f"label_smoothing is {self.label_smoothing}", remedy="Give 0 or more, below 1."
+            )
+        if self.stride < 0 or (self.max_length is not None and self.stride >= self.max_length // 2):
+            raise SettingError(
+                f"stride is {self.stride} tokens for windows of {self.max_length or 'any'}",
+                remedy="Give 0 or more, below half of max_length.",
+            )
+        if self.kind == "regression" and (self.class_weights or self.label_smoothing):
+            raise SettingError(
+                "class_weights and label_smoothing have no meaning for regression",
+                remedy="Leave them out, or make the labels classes.",
+            )
+
+    # Schema
+
+    def columns(self) -> tuple[Column, ...]:
+        """A text, perhaps a second text beside it, and a label."""
+        return (
+            Column("text", "text"),
+            Column("text_pair", "text", is_required=False),
+            Column("label", "label", aliases=("labels",)),
+        )
+
+    # Labels
+
+    def with_labels(self, data: DatasetDict) -> Self:
+        """The task with the kind, the label names and the class weights that the data gives.
+
+        Raises DataError for labels that are missing, of mixed types, all the same in train, or
+        met outside train only.
+        """
+        kind = self.kind if self.kind != "auto" else _kind_of(data["train"])
+        if kind == "regression":
+            for split, rows in data.items():
+                _check_numbers(split, rows)
+            return replace(self, kind=kind, labels=("value",), class_weights=None)
+        counts = {split: _count_labels(split, rows, kind) for split, rows in data.items()}
+        train = counts["train"]
+        present = [name for name, count in train.items() if count]
+        if len(present) < (2 if kind == "single" else 1):
+            met = f'only the label "{present[0]}"' if present else "no label"
+            raise DataError(
+                f"all {len(data['train']):,} rows have {met}",
+                remedy="Add rows of at least one more label.",
+                split="train",
+                column="label",
+            )
+        for split, found in counts.items():
+            for name, count in found.items():
+                if count and not train.get(name):
+                    raise DataError(
+                        f'the label "{name}" occurs here and never in train',
+                        remedy="Put rows of it into train, mend its spelling, or drop these rows.",
+                        split=split,
+                        row=_first_row(data[split], name),
+                        column="label",
+                    )
+        labels = self.labels or tuple(train)
+        unknown = [name for name in present if name not in labels]
+        if unknown:
+            raise SettingError(
+                f"the task has no label {quoted(unknown)}; it has {quoted(labels)}",
+                remedy="Leave `labels` out, or name all of them.",
+            )
+        ordered = np.array([train.get(name, 0) for name in labels])
+        weights = _resolve_weights(self.class_weights, labels, ordered, len(data["train"]), kind)
+        return replace(self, kind=kind, labels=labels, class_weights=weights)
+
+    # Head
+
+    def head(self) -> Head:
+        """A sequence classification head with an output a label, or one for regression."""
+        problem = {
+            "single": "single_label_classification",
+            "multi": "multi_label_classification",
+            "regression": "regression",
+        }
+        if self.kind == "auto":
+            raise SettingError(
+                "the task does not know its labels yet", remedy="Call with_labels(data) first."
+            )
+        config = {
+            "num_labels": len(self.labels),
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {name: i for i, name in enumerate(self.labels)},
+            "problem_type": problem[self.kind],
+        }
+        names = () if self.kind == "regression" else self.labels
+        return Head("AutoModelForSequenceClassification", config, names)
+
+    # Prepare
+
+    def prepare(
+        self, rows: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, limit: int
+    ) -> dict[str, list[Any]]:
+        """Token ids of a slice of rows: `input_ids[row][window][token]`.
+
+        `n_tokens` is the length of the whole row; `target`, where rows have labels, is a class
+        number, a 0/1 vector (labels,) or a number.
+        """
+        pairs = rows.get("text_pair")
+        encoded = tokenizer(
+            list(rows["text"]),
+            None if pairs is None else list(pairs),
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+        features: dict[str, list[Any]] = {name: [[ids] for ids in encoded[name]] for name in names}
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        for i, length in enumerate(lengths):
+            if length > limit:
+                windows = self._windows(encoded.sequence_ids(i), limit)
+                for name in names:
+                    ids = encoded[name][i]
+                    features[name][i] = [[ids[p] for p in window] for window in windows]
+        features["n_tokens"] = lengths
+        if "label" in rows:
+            features["target"] = [self._target(label) for label in rows["label"]]
+        return features
+
+    def _windows(self, sequence_ids: Sequence[int | None], limit: int) -> list[list[int]]:
+        """Positions that each window keeps of a sequence longer than `limit`.
+
+        Special tokens stand in every window. Of a pair, the second text keeps its head, and at
+        most half of the room where the first needs the rest.
+        """
+        first = [p for p, sequence in enumerate(sequence_ids) if sequence == 0]
+        second = [p for p, sequence in enumerate(sequence_ids) if sequence == 1]
+        room = limit - (len(sequence_ids) - len(first) - len(second))
+        second = second[: max(room // 2, room - len(first))]
+        fixed = set(second) | {p for p, s in enumerate(sequence_ids) if s is None}
+        room -= len(second)
+        if self.long_texts == "windows":
+            bounds = window_bounds(len(first), room, min(self.stride, room // 2))
+            kept = [first[start:end] for start, end in bounds]
+        else:
+            kept = [[first[k] for k in kept_positions(len(first), room, self.long_texts)]]
+        return [sorted(fixed.union(window)) for window in kept]
+
+    def _target(self, label: Any) -> int | float | list[int]:
+        if self.kind == "regression":
+            return float(label)
+        if self.kind == "single":
+            return self.labels.index(str(label))
+        marked = {str(name) for name in label}
+        return [int(name in marked) for name in self.labels]
+
+    # Collate
+
+    def collate(self, columns: Mapping[str, np.ndarray]) -> Batch:
+        """Inputs of shape (windows, tokens) and targets (rows,) or (rows, labels).
+
+        Where a row has several windows, "windows" (rows,) counts them, and the model answers
+        with their averaged logits.
+        """
+        inputs = {
+            name: torch.from_numpy(columns[name])
+            for name in ("input_ids", "attention_mask", "token_type_ids", "row")
+            if name in columns
+        }
+        if len(columns["input_ids"]) > len(columns["row"]):
+            inputs["windows"] = torch.from_numpy(columns["windows"])
+        dtype = torch.long if self.kind == "single" else torch.float
+        if "target" not in columns:
+            return inputs, torch.zeros(len(columns["row"]), dtype=dtype)
+        return inputs, torch.from_numpy(columns["target"]).to(dtype)
+
+    # Loss
+
+    def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Cross-entropy, binary cross-entropy or squared error.
+
+        The mean is over rows even where classes have weights, so that a batch's loss does not
+        depend on which classes it happens to hold.
+        """
+        if self.kind == "regression":
+            losses = F.mse_loss(outputs[:, 0], targets, reduction="none")
+        elif self.kind == "single":
+            losses = F.cross_entropy(
+                outputs,
+                targets,
+                weight=self._weight_tensor(outputs),
+                label_smoothing=self.label_smoothing,
+                reduction="none",
+            )
+        else:
+            smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+            losses = F.binary_cross_entropy_with_logits(
+                outputs, smooth, pos_weight=self._weight_tensor(outputs), reduction="none"
+            ).mean(1)
+        return losses.mean() if reduction == "mean" else losses
+
+    def _weight_tensor(self, outputs: Tensor) -> Tensor | None:
+        weights = self.class_weights
+        return torch.tensor(weights, device=outputs.device) if isinstance(weights, tuple) else None
+
+    # Metrics
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the scores, the main one first."""
+        return {
+            "single": ("accuracy", "macro_f1", "mcc"),
+            "multi": ("micro_f1", "macro_f1"),
+            "regression": ("mae", "spearman"),
+        }[self.kind]
+
+    def metrics(self, *, choose: bool = False) -> ClassMetrics | LabelsMetrics | ValueMetrics:
+        """Accuracy, macro F1 and MCC; micro and macro F1; or MAE and Spearman's correlation."""
+        if self.kind == "regression":
+            return ValueMetrics()
+        if self.kind == "single":
+            return ClassMetrics(self.labels)
+        return LabelsMetrics(self.labels, None if choose else self._threshold)
+
+    # Decode
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Probabilities (rows, labels), or the numbers (rows,)."""
+        outputs = outputs.float()
+        if self.kind == "regression":
+            return outputs[:, 0]
+        return outputs.softmax(1) if self.kind == "single" else outputs.sigmoid()
+
+    def decide(self, scores: Tensor) -> Tensor:
+        """Class numbers (rows,), 0/1 (rows, labels), or the numbers (rows,)."""
+        if self.kind == "single":
+            return scores.argmax(1)
+        return scores if self.kind == "regression" else (scores >= self._threshold).float()
+
+    @property
+    def _threshold(self) -> float:
+        return 0.5 if self.threshold is None else self.threshold
+
+    def decode(
+        self, outputs: Tensor, top_k: int | None = None
+    ) -> Sequence[LabelPrediction | LabelsPrediction | ValuePrediction]:
+        """Predictions from logits (rows, labels); `top_k` limits `scores` to the likeliest."""
+        scores = self.scores(outputs)
+        if self.kind == "regression":
+            return [ValuePrediction(value) for value in scores.tolist()]
+        ordered, order = scores.sort(1, descending=True)
+        ranked = [
+            {self.labels[place]: value for place, value in zip(places, values, strict=True)}
+            for places, values in zip(order.tolist(), ordered.tolist(), strict=True)
+        ]
+        if self.kind == "single":
+            return [
+                LabelPrediction(*next(iter(row.items())), dict(list(row.items())[:top_k]))
+                for row in ranked
+            ]
+        return [
+            LabelsPrediction(
+                tuple(name for name, value in row.items() if value >= self._threshold),
+                dict(list(row.items())[:top_k]),
+            )
+            for row in ranked
+        ]
+
+    # Show
+
+    def show(
+        self, rows: Sequence[Mapping[str, Any]], decided: Tensor | None = None
+    ) -> list[dict[str, str]]:
+        """The texts and the label of each row, and the label decided, as text for a table."""
+        shown = [name for name in ("text", "text_pair", "label") if rows and name in rows[0]]
+        table = [{name: _as_text(row[name]) for name in shown} for row in rows]
+        if decided is not None:
+            for shown_row, target in zip(table, decided, strict=True):
+                shown_row["predicted"] = self._name(target)
+        return table
+
+    def _name(self, target: Tensor) -> str:
+        """The name, the names or the number that a target stands for."""
+        if self.kind == "regression":
+            return _as_text(float(target))
+        if self.kind == "single":
+            return self.labels[int(target)]
+        return _as_text([self.labels[place] for place in target.nonzero()[:, 0].tolist()])
+
+
+@dataclass
+class ClassMetrics:
+    """Scores for one label of several; holds two small integers a row."""
+
+    labels: tuple[str, ...]
+    found: list[np.ndarray] = field(default_factory=list)
+    wanted: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in logits (rows, labels) and class numbers (rows,)."""
+        self.found.append(outputs.argmax(1).cpu().numpy().astype(np.int32))
+        self.wanted.append(targets.cpu().numpy().astype(np.int32))
+
+    def compute(self) -> dict[str, float]:
+        """Accuracy, macro F1 (over the labels met) and Matthews' correlation coefficient."""
+        from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+        wanted, found = np.concatenate(self.wanted), np.concatenate(self.found)
+        return {
+            "accuracy": float(accuracy_score(wanted, found)),
+            "macro_f1": float(f1_score(wanted, found, average="macro", zero_division=0)),
+            "mcc": float(matthews_corrcoef(wanted, found)),
+        }
+
+    def per_label(self) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each label."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        scores = precision_recall_fscore_support(
+            np.concatenate(self.wanted),
+            np.concatenate(self.found),
+            labels=range(len(self.labels)),
+            zero_division=0,
+        )
+        return _label_table(self.labels, *scores)
+
+    def chosen(self) -> dict[str, Any]:
+        """Nothing is left to choose."""
+        return {}
+
+
+@dataclass
+class LabelsMetrics:
+    """Scores for several labels at once; holds counts a label and threshold, not scores a row."""
+
+    labels: tuple[str, ...]
+    threshold: float | None
+    """None: choose the threshold at which micro F1 is best on these rows."""
+    counts: np.ndarray = field(init=False)
+    """How many rows have a score in each bin: (2 for absent or present, labels, bins)."""
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros((2, len(self.labels), _BINS + 1), dtype=np.int64)
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in logits (rows, labels) and 0/1 targets (rows, labels)."""
+        # Rounding first lets a score of 0.29 count as 0.29, not as 28.999 hundredths.
+        bins = (outputs.float().sigmoid() * _BINS + 1e-4).long().cpu().numpy()
+        label = np.arange(len(self.labels))[None, :]
+        np.add.at(self.counts, (targets.cpu().numpy().astype(np.int64), label, bins), 1)
+
+    def _f1(self) -> tuple[np.ndarray, ...]:
+        """True positives, predicted and wanted by label and threshold: (labels, bins)."""
+        at_least = self.counts[:, :, ::-1].cumsum(2)[:, :, ::-1]
+        wanted = np.broadcast_to(self.counts[1].sum(1, keepdims=True), at_least.shape[1:])
+        return at_least[1], at_least.sum(0), wanted
+
+    def _place(self) -> int:
+        if self.threshold is not None:
+            return round(self.threshold * _BINS)
+        true, predicted, wanted = (part.sum(0) for part in self._f1())
+        micro = 2 * true / np.maximum(predicted + wanted, 1)
+        return int(micro[_CANDIDATES].argmax()) + _CANDIDATES.start
+
+    def compute(self) -> dict[str, float]:
+        """Micro and macro F1 (over all labels) at the threshold."""
+        true, predicted, wanted = (part[:, self._place()] for part in self._f1())
+        micro = 2 * true.sum() / max((predicted + wanted).sum(), 1)
+        macro = (2 * true / np.maximum(predicted + wanted, 1)).mean()
+        return {"micro_f1": float(micro), "macro_f1": float(macro)}
+
+    def per_label(self) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each label at the threshold."""
+        true, predicted, wanted = (part[:, self._place()] for part in self._f1())
+        f1 = 2 * true / np.maximum(predicted + wanted, 1)
+        precision, recall = true / np.maximum(predicted, 1), true / np.maximum(wanted, 1)
+        return _label_table(self.labels, precision, recall, f1, wanted)
+
+    def chosen(self) -> dict[str, Any]:
+        """The threshold in use; nothing before any rows were seen."""
+        return {"threshold": self._place() / _BINS} if self.counts.any() else {}
+
+
+@dataclass
+class ValueMetrics:
+    """Scores for a number; holds two numbers a row."""
+
+    found: list[np.ndarray] = field(default_factory=list)
+    wanted: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in outputs (rows, 1) and numbers (rows,)."""
+        self.found.append(outputs[:, 0].float().cpu().numpy())
+        self.wanted.append(targets.cpu().numpy())
+
+    def compute(self) -> dict[str, float]:
+        """Mean absolute error, in the labels' unit, and Spearman's rank correlation."""
+        from scipy.stats import spearmanr
+
+        wanted, found = np.concatenate(self.wanted), np.concatenate(self.found)
+        is_constant = np.ptp(wanted) == 0 or np.ptp(found) == 0
+        return {
+            "mae": float(np.abs(wanted - found).mean()),
+            "spearman": 0.0 if is_constant else float(spearmanr(wanted, found).statistic),
+        }
+
+    def per_label(self) -> dict[str, dict[str, float]]:
+        """A number has no labels."""
+        return {}
+
+    def chosen(self) -> dict[str, Any]:
+        """Nothing is left to choose."""
+        return {}
+
+
+def _label_table(
+    labels: Sequence[str], precision: Any, recall: Any, f1: Any, support: Any
+) -> dict[str, dict[str, float]]:
+    columns = zip(labels, precision, recall, f1, support, strict=True)
+    return {
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
+        for name, p, r, f, s in columns
+    }
+
+
+def _label_feature(rows: Dataset) -> tuple[Any, bool]:
+    """The feature of one label, and whether a row has a list of them."""
+    feature = rows.features["label"]
+    inner = getattr(feature, "feature", None)
+    return (feature, False) if inner is None else (inner, True)
+
+
+def _kind_of(rows: Dataset) -> Kind:
+    feature, is_list = _label_feature(rows)
+    if is_list:
+        return "multi"
+    return "regression" if str(getattr(feature, "dtype", "")).startswith("float") else "single"
+
+
+def _label_array(split: str, rows: Dataset) -> Any:
+    """The label column as one Arrow array; raises DataError where a row has none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = rows.select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    if column.null_count:
+        raise DataError(
+            f"the label is missing here and in {column.null_count:,} row(s) in all",
+            remedy="Fill it in, or drop these rows.",
+            split=split,
+            row=pc.index(pc.is_null(column), True).as_py() + 1,
+            column="label",
+        )
+    return column
+
+
+def _count_labels(split: str, rows: Dataset, kind: Kind) -> dict[str, int]:
+    """How often each label occurs, in the order of ClassLabel's names or else sorted."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = _label_array(split, rows)
+    feature, is_list = _label_feature(rows)
+    if is_list != (kind == "multi"):
+        found = "a list of labels" if is_list else "one label a row"
+        raise DataError(
+            f'{found} for a task of kind "{kind}"',
+            remedy='Leave `kind` as "auto", or change the column.',
+            split=split,
+            column="label",
+        )
+    values = pc.list_flatten(column) if is_list else column
+    if values.null_count or pa.types.is_nested(values.type):
+        raise DataError(
+            "a list of labels holds something that is no label",
+            remedy="Give lists of names, such as ['billing', 'urgent'].",
+            split=split,
+            column="label",
+        )
+    counted = pc.value_counts(values)
+    counts = dict(
+        zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
+    )
+    names = getattr(feature, "names", None)
+    if names is not None:
+        return {name: counts.get(i, 0) for i, name in enumerate(names)}
+    return {str(value): counts[value] for value in sorted(counts)}
+
+
+def _check_numbers(split: str, rows: Dataset) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = _label_array(split, rows)
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise DataError(
+            f"regression needs numbers, found {column.type}",
+            remedy="Give numbers, or leave `kind` out for classes.",
+            split=split,
+            column="label",
+        )
+    finite = pc.is_finite(column)
+    if not pc.all(finite).as_py():
+        row = pc.index(finite, False).as_py()
+        raise DataError(
+            f"the label is {column[row].as_py()}",
+            remedy="Fill it in, or drop the row.",
+            split=split,
+            row=row + 1,
+            column="label",
+        )
+
+
+def _first_row(rows: Dataset, name: str) -> int:
+    """Number of the first row that has the label, from 1."""
+    feature, is_list = _label_feature(rows)
+    names = getattr(feature, "names", None)
+    for i, label in enumerate(rows["label"]):
+        found = label if is_list else [label]
+        if name in [names[each] if names is not None else str(each) for each in found]:
+            return i + 1
+    raise ValueError(name)
+
+
+def _resolve_weights(
+    weights: Any, labels: tuple[str, ...], counts: np.ndarray, n_rows: int, kind: Kind
+) -> tuple[float, ...] | None:
+    """Class weights in the order of the labels.
+
+    "balanced" is rows / (labels * count) for one label of several, as in scikit-learn, and
+    absent / present for each label of several at once (torch's `pos_weight`).
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, str):
+        _check_choice("class_weights", weights, ("balanced",))
+        seen = np.maximum(counts, 1)
+        balanced = n_rows / (len(labels) * seen) if kind == "single" else (n_rows - counts) / seen
+        return tuple(float(weight) for weight in balanced)
+    if isinstance(weights, Mapping):
+        unknown = sorted(set(weights) - set(labels))
+        if unknown:
+            raise SettingError(
+                f"class_weights names {quoted(unknown)}, which the data does not have",
+                remedy=f"Its labels are {quoted(labels)}.",
+            )
+        return tuple(float(weights.get(name, 1.0)) for name in labels)
+    if len(weights) != len(labels):
+        raise SettingError(
+            f"class_weights has {len(weights)} numbers for {len(labels)} labels",
+            remedy=f"Give one for each of {quoted(labels)}.",
+        )
+    return tuple(float(weight) for weight in weights)
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise SettingError(f"{name} is {value!r}", remedy=f"Use one of {quoted(choices)}.")
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(each) for each in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,279 @@
+"""Speed: ftkit against what people use today, as ratios, the contenders taking turns.
+
+Four parts, each a function: a training step against a bare PyTorch loop; a whole AG News fine-tune
+against Hugging Face's Trainer; the loader against torch's DataLoader; prediction against
+transformers' pipeline. rounds.py says how the turns are taken. Medians are quoted, with the
+smallest and the largest.
+
+    python recipes/bench/speed.py --work /tmp/bench --only loader,predict
+"""
+
+import argparse
+import inspect
+import json
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common import (
+    WORK,
+    Rows,
+    build_trainer,
+    machine,
+    minilm_folder,
+    package_versions,
+    prepare_folder,
+    tokenize_folder,
+)
+from rounds import Comparison, Measure, table, take_turns
+
+BATCH = 32
+STEPS = 8  # steps of a round in the part "step"
+LEARNING_RATE = 1e-4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every part is given."""
+
+    work: Path
+    rounds: int
+    rows: int  # training rows of the part "fit"
+    clock: Measure  # seconds of wall time, or of this process's CPU time
+
+
+def compare_steps(settings: Settings) -> list[Comparison]:
+    """A training step: ftkit's Learner against a bare loop over the same batches, same order.
+
+    The bare loop has the Hugging Face model, fused AdamW and the loss, and nothing else; the
+    Learner's side is all of `fit_one_cycle`, its loader too, except validation. A round is an epoch
+    of STEPS batches; each side keeps its model from round to round.
+    """
+    folder = prepare_folder("ag_news", Rows(STEPS * BATCH, BATCH, BATCH), settings.work)
+    comparisons = []
+    for precision, goal in (("fp32", "≤ 1.02"), ("bf16", "")):
+        learn = new_learner(folder, precision)
+        if learn is None:
+            continue
+        batches = list(learn.dls.train)
+        learn.add_cb(replay(batches))
+        contenders: dict[str, Measure] = {
+            "bare PyTorch loop": bare_loop(batches, precision, settings.clock),
+            "ftkit Learner": partial(fit_seconds, learn, settings.clock),
+        }
+        seconds = take_turns(contenders, settings.rounds)
+        steps = {name: [1000 * one / len(batches) for one in seconds[name]] for name in seconds}
+        comparisons.append(Comparison(f"step, {precision}", "ms", steps, {"ftkit Learner": goal}))
+    return comparisons
+
+
+def new_learner(folder: Path, precision: str) -> Any:
+    """A classification Learner on MiniLM; None, and said, where the machine lacks the precision."""
+    import ftkit
+    from ftkit.errors import SettingError
+
+    data = ftkit.load_data(folder, "classification")
+    try:
+        return ftkit.classification_learner(data, "minilm", bs=BATCH, precision=precision, seed=42)
+    except SettingError as error:
+        print(f"  {precision} left out: {error}")
+        return None
+
+
+def replay(batches: list[Any]) -> Any:
+    """A fastai callback that puts the given batches, in their order, in place of the loader's."""
+    from fastai.callback.core import Callback
+
+    def before_batch(self: Any) -> None:
+        if self.training:
+            inputs, labels = batches[self.iter]
+            self.learn.xb, self.learn.yb = (inputs,), (labels,)
+
+    callback = Callback(before_batch=before_batch)
+    callback.order = -200  # before every other callback sees the batch
+    return callback
+
+
+def fit_seconds(learn: Any, clock: Measure) -> float:
+    """Seconds of one epoch, counting all that `fit_one_cycle` does except validation."""
+    from fastai.callback.core import Callback
+
+    marks: list[float] = []
+
+    def mark(self: Any) -> None:
+        marks.append(clock())
+
+    learn.create_mbar = False
+    with learn.no_bar(), learn.no_logging():
+        started = clock()
+        timer = Callback(before_validate=mark, after_validate=mark)
+        learn.fit_one_cycle(1, LEARNING_RATE, cbs=timer)
+        finished = clock()
+    before, after = marks
+    return finished - started - (after - before)
+
+
+def bare_loop(batches: list[Any], precision: str, clock: Measure) -> Measure:
+    """The yardstick of a step: forward, loss, backward and fused AdamW on Hugging Face's model."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    labels = int(max(y.max() for _, y in batches)) + 1
+    architecture = AutoModelForSequenceClassification
+    model = architecture.from_pretrained(minilm_folder(), num_labels=labels).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+    in_bf16 = precision == "bf16"
+    read = set(inspect.signature(model.forward).parameters)  # ftkit's batches also number the rows
+    inputs = [({key: x[key] for key in x if key in read}, y) for x, y in batches]
+
+    def run() -> float:
+        started = clock()
+        for x, y in inputs:
+            with torch.autocast("cpu", torch.bfloat16) if in_bf16 else nullcontext():
+                logits = model(**x).logits
+            loss: Any = torch.nn.functional.cross_entropy(logits.float(), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return clock() - started
+
+    return run
+
+
+def compare_fits(settings: Settings) -> list[Comparison]:
+    """Training time of an AG News fine-tune of one epoch: ftkit against HF's Trainer in fp32.
+
+    The Trainer is as it comes. Every round starts from the checkpoint; loading, tokenising and
+    validation are outside on both sides.
+    """
+    from transformers import AutoTokenizer
+
+    folder = prepare_folder("ag_news", Rows(settings.rows, BATCH, BATCH), settings.work)
+    data = tokenize_folder(folder, AutoTokenizer.from_pretrained(minilm_folder()))
+
+    def trainer() -> float:
+        trainer = build_trainer(data, settings.work / "trainer", 1, LEARNING_RATE, 42)
+        started = settings.clock()
+        trainer.train()
+        return settings.clock() - started
+
+    contenders: dict[str, Measure] = {
+        "HF Trainer, fp32": trainer,
+        "ftkit, fp32": lambda: fit_seconds(new_learner(folder, "fp32"), settings.clock),
+        "ftkit, auto": lambda: fit_seconds(new_learner(folder, "auto"), settings.clock),
+    }
+    goals = {"ftkit, fp32": "≤ 0.6", "ftkit, auto": "≤ 0.4 where the CPU has bf16"}
+    seconds = take_turns(contenders, settings.rounds, warm_up=False)
+    return [Comparison(f"fine-tune, {settings.rows:,} rows", "s", seconds, goals)]
+
+
+def compare_loaders(settings: Settings) -> list[Comparison]:
+    """Microseconds a batch of 32, over 8,000 tokenised rows of AG News; a round is an epoch."""
+    from torch.utils.data import DataLoader
+    from transformers import AutoTokenizer, DataCollatorWithPadding
+
+    folder = prepare_folder("ag_news", Rows(8000, BATCH, BATCH), settings.work)
+    tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
+    rows = tokenize_folder(folder, tokenizer).splits["train"]
+    pad = DataCollatorWithPadding(tokenizer)
+    theirs = DataLoader(rows, BATCH, shuffle=True, collate_fn=pad)
+    ours = new_learner(folder, "fp32").dls.train
+
+    def epoch_of(loader: Any) -> float:
+        started = settings.clock()
+        batches = sum(1 for _ in loader)
+        return 1e6 * (settings.clock() - started) / batches
+
+    contenders: dict[str, Measure] = {
+        "torch DataLoader + DataCollatorWithPadding": partial(epoch_of, theirs),
+        "ftkit": partial(epoch_of, ours),
+    }
+    figures = take_turns(contenders, settings.rounds)
+    return [Comparison("loader, a batch", "µs", figures, {"ftkit": "≤ 60 µs"})]
+
+
+def compare_predictions(settings: Settings) -> list[Comparison]:
+    """Milliseconds to predict 500 short texts (sentences of SST-2) in fp32, with the same bundle.
+
+    The bundle is fine-tuned afresh, on 320 rows: enough for scores that differ from text to text.
+    """
+    from transformers import pipeline
+
+    import ftkit
+
+    folder = prepare_folder("sst2", Rows(320, BATCH, 500), settings.work)
+    learn, bundle = new_learner(folder, "fp32"), settings.work / f"bundle-{time.time_ns()}"
+    fit_seconds(learn, settings.clock)
+    ftkit.save(learn, bundle)
+    texts = ftkit.load_data(folder, "classification")["test"]["text"][:]
+    ours = ftkit.load_model(bundle)
+    theirs = pipeline("text-classification", model=str(bundle), batch_size=BATCH)
+    answers: list[tuple[Any, Any]] = list(zip(ours.predict(texts), theirs(texts), strict=True))
+    differing = sum(one.label != other["label"] for one, other in answers)
+    distance = max(abs(one.score - other["score"]) for one, other in answers)
+    print(f"  same answers? {differing} labels differ, scores by at most {distance:.1e}")
+
+    def milliseconds(predict: Callable[[list[str]], Any]) -> float:
+        started = settings.clock()
+        predict(texts)
+        return 1000 * (settings.clock() - started)
+
+    contenders: dict[str, Measure] = {
+        "pipeline, batch_size=32": partial(milliseconds, theirs),
+        "ftkit": partial(milliseconds, ours.predict),
+    }
+    figures = take_turns(contenders, settings.rounds)
+    return [Comparison("500 predictions", "ms", figures, {"ftkit": "≤ 0.45"})]
+
+
+PARTS = {
+    "step": compare_steps,
+    "fit": compare_fits,
+    "loader": compare_loaders,
+    "predict": compare_predictions,
+}
+
+
+def main() -> None:
+    import torch
+    from transformers.utils import logging
+
+    parser = argparse.ArgumentParser(description="Speed of ftkit as ratios, contenders in turns.")
+    parser.add_argument("--only", type=lambda names: names.split(","), default=list(PARTS))
+    parser.add_argument("--work", type=Path, default=WORK, help="rows drawn, bundles")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
+    parser.add_argument("--rows", type=int, default=1000, help="training rows of the part 'fit'")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    options = parser.parse_args()
+    if options.clock == "cpu" and torch.get_num_threads() > 1:
+        parser.error("--clock cpu adds up the time of all threads: set OMP_NUM_THREADS=1")
+    unknown = set(options.only) - set(PARTS)
+    if unknown:
+        parser.error(f"--only {','.join(sorted(unknown))}: the parts are {','.join(PARTS)}")
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    settings = Settings(options.work, options.rounds, options.rows, clock)
+    comparisons = []
+    for part in options.only:
+        print(f"{part}, {time.strftime('%H:%M:%S')}", flush=True)
+        comparisons += PARTS[part](settings)
+    print(f"\n{options.rounds} rounds, {options.clock} time, {machine()}, {package_versions()}\n")
+    print(table(comparisons))
+    if options.json:
+        record = {
+            "machine": machine(),
+            "versions": package_versions(),
+            "clock": options.clock,
+            "rows": options.rows,
+            "comparisons": [asdict(comparison) for comparison in comparisons],
+        }
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
