@@ -165,3 +165,30 @@ def prepare_rows(
 ) -> Features:
     """Features of the rows at hand, given as columns; `limit` is the model's length in tokens."""
     return from_arrays(stack_arrays([slice_arrays(task.prepare(rows, tokenizer, limit))]))
+
+
+def named_labels(
+    columns: Mapping[str, Sequence[Any]], features: Mapping[str, Any]
+) -> dict[str, Sequence[Any]]:
+    """Columns with the numbers of every ClassLabel replaced by its names.
+
+    `features` are those of a `datasets.Dataset`, told apart by what they have, because serving
+    does not import that library.
+    """
+    return {
+        column: [_name(value, features[column]) for value in values]
+        if _has_names(features[column])
+        else values
+        for column, values in columns.items()
+    }
+
+
+def _has_names(feature: Any) -> bool:
+    inner = getattr(feature, "feature", None)
+    return hasattr(feature, "names") or (inner is not None and _has_names(inner))
+
+
+def _name(value: Any, feature: Any) -> Any:
+    if isinstance(value, list):
+        return [_name(each, feature.feature) for each in value]
+    return None if value is None else feature.names[value]

@@ -18,14 +18,14 @@ from datasets import DatasetDict
 from ftkit.data.columns import missing_column
 from ftkit.data.faults import kind_of, shorten
 from ftkit.errors import DataError, FtkitWarning
-from ftkit.task import Column, Task
+from ftkit.task import Column
 
 # Row numbers that a warning shows.
 _SHOWN = 3
 
 
-def check_rows(data: DatasetDict, task: Task, *, stacklevel: int = 2) -> None:
-    """Checks every split for what the task needs of its rows.
+def check_rows(data: DatasetDict, columns: Sequence[Column], *, stacklevel: int = 2) -> None:
+    """Checks every split for the columns that a task reads.
 
     Raises DataError, with split, row and column, for a split without rows, a missing column, an
     optional column that only some splits have, and text that is null or no text. Warns with
@@ -34,11 +34,11 @@ def check_rows(data: DatasetDict, task: Task, *, stacklevel: int = 2) -> None:
     for split, rows in data.items():
         if not len(rows):
             raise no_rows(split=str(split))
-        for column in task.columns():
-            _check_presence(data, str(split), column, task.columns())
+        for column in columns:
+            _check_presence(data, str(split), column, columns)
     blanks = []
     for split, rows in data.items():
-        for column in task.columns():
+        for column in columns:
             if column.kind == "text" and column.name in rows.column_names:
                 values = rows.select_columns(column.name).with_format("arrow")[:].column(0)
                 _check_text(str(split), column.name, values)

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ftkit._fastai import CategoryMap, DataLoaders, L, TfmdDL, plot_top_losses, to_detach
 from ftkit.data.tables import print_table
-from ftkit.data.tokenize import named_labels, tokenize
+from ftkit.data.tokenize import tokenize
 from ftkit.errors import FtkitWarning
-from ftkit.features import Features, Padding, prepare_rows
+from ftkit.features import Features, Padding, named_labels, prepare_rows
 from ftkit.task import Batch, Task
 
 if TYPE_CHECKING:

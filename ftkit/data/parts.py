@@ -62,11 +62,18 @@ class Part:
     """Whether the source has no types, as csv: all cells are strings."""
 
 
-def open_source(source: Source) -> dict[str, Part]:
-    """The splits of `source` in the order train, validation, test; train is always among them.
+def open_source(source: Source, *, needs_train: bool = True) -> dict[str, Part]:
+    """The splits of `source` in the order train, validation, test; a single table is train.
 
     Raises DataError for what is missing, empty, broken or of an unknown kind.
     """
+    parts = _open(source)
+    if needs_train and "train" not in parts:
+        raise _no_train(list(parts), file=str(source) if isinstance(source, (str, Path)) else None)
+    return parts
+
+
+def _open(source: Source) -> dict[str, Part]:
     if isinstance(source, str) and source.startswith(_SAMPLE):
         source = sample_folder(source.removeprefix(_SAMPLE))
     if isinstance(source, (str, Path)):
@@ -95,10 +102,7 @@ def _open_folder(folder: Path) -> dict[str, Part]:
                 file=str(folder),
             ) from None
         return _open_mapping(saved if isinstance(saved, DatasetDict) else {"train": saved})
-    parts = {split: _read_files(paths) for split, paths in files.find_splits(folder).items()}
-    if "train" not in parts:
-        raise _no_train(list(parts), file=str(folder))
-    return parts
+    return {split: _read_files(paths) for split, paths in files.find_splits(folder).items()}
 
 
 def _open_mapping(source: Mapping[Any, Any]) -> dict[str, Part]:
@@ -115,7 +119,7 @@ def _open_mapping(source: Mapping[Any, Any]) -> dict[str, Part]:
                 remedy="Keep one of them.",
             )
         parts[split] = _open_rows(rows, split)
-    if "train" not in parts:
+    if not parts:
         raise _no_train(list(map(str, source)))
     if unknown:
         warnings.warn(

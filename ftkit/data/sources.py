@@ -3,7 +3,8 @@
     source --open--> parts --columns--> parts --check--> parts --hold out, limit--> DatasetDict
 
 Errors of the checks come back in the user's own terms: file, row in it, column. Imports the other
-rooms of `data` and the task registry; `learner` and the command line call it.
+rooms of `data` and the task registry; `learner` and the command line call `load_data` and
+`read_rows`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from ftkit.data import files, splits
 from ftkit.data.check import check_rows, no_rows
@@ -24,7 +25,7 @@ from ftkit.data.columns import ColumnMap, apply_columns, check_map, find_columns
 from ftkit.data.faults import shorten
 from ftkit.data.parts import Part, Source, digest, keep_rows, open_source, to_datasets
 from ftkit.errors import DataError, FtkitWarning, SettingError
-from ftkit.task import Task
+from ftkit.task import Column, Task
 from ftkit.tasks import get_task
 
 
@@ -70,9 +71,9 @@ def load_data(
     found: dict[str, Any] = {}
     said = None
     try:
-        parts, found = _name_columns(parts, task, columns)
+        parts, found = _name_columns(parts, task.columns(), columns)
         data = to_datasets(parts)
-        check_rows(data, task, stacklevel=3)
+        check_rows(data, task.columns(), stacklevel=3)
         strata = _strata(parts, task.with_labels(data))
         if group is not None:
             group = next((name for name, theirs in found.items() if theirs == group), group)
@@ -84,6 +85,43 @@ def load_data(
     if said is not None:
         warnings.warn(said, FtkitWarning, stacklevel=2)
     return to_datasets(parts if limit is None else _limit(parts, strata, limit, seed))
+
+
+def read_rows(
+    source: Source,
+    task: Task,
+    *,
+    columns: ColumnMap | None = None,
+    split: str | None = None,
+    has_labels: bool = True,
+) -> Dataset:
+    """The rows of one split of `source`, checked, under the task's names of the columns.
+
+    `split` None takes test, else validation, else train. Labels are neither asked for nor
+    touched where `has_labels` is False.
+
+    Raises DataError for rows that cannot be used and for a split that is not there.
+    """
+    wanted = tuple(column for column in task.columns() if has_labels or column.kind == "text")
+    columns = columns or {}
+    check_map(columns, wanted)
+    parts = open_source(source, needs_train=False)
+    chosen = split or next(name for name in reversed(files.SPLITS) if name in parts)
+    if chosen not in parts:
+        raise DataError(
+            f'there is no split "{chosen}" among {", ".join(parts)}',
+            remedy="Name one of these.",
+            file=str(source) if isinstance(source, (str, Path)) else None,
+        )
+    parts = {chosen: parts[chosen]}
+    found: dict[str, Any] = {}
+    try:
+        parts, found = _name_columns(parts, wanted, columns)
+        data = to_datasets(parts)
+        check_rows(data, wanted, stacklevel=3)
+    except DataError as error:
+        raise _locate(error, parts, found) from None
+    return data[chosen]
 
 
 def _check_options(valid: float, limit: int | None) -> None:
@@ -99,10 +137,9 @@ def _check_options(valid: float, limit: int | None) -> None:
 
 
 def _name_columns(
-    parts: dict[str, Part], task: Task, columns: ColumnMap
+    parts: dict[str, Part], wanted: Sequence[Column], columns: ColumnMap
 ) -> tuple[dict[str, Part], dict[str, Any]]:
     """The parts under the task's names, and the user's name of each."""
-    wanted = task.columns()
     named: dict[str, Part] = {}
     found: dict[str, Any] = {}
     for split, part in parts.items():

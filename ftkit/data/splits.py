@@ -170,7 +170,7 @@ def _first_of_each(encoded: Encoded, order: Codes) -> Mask:
     return mask
 
 
-def _allocate(quota: NDArray[np.float64], total: int, low: Codes, high: Codes) -> Codes:
+def _allocate(quota: NDArray[np.floating[Any]], total: int, low: Codes, high: Codes) -> Codes:
     """Whole numbers near `quota`, each from `low` to `high`, that sum to `total` where they can."""
     counts: Codes = np.clip(np.floor(quota).astype(np.int64), low, high)
     missing = total - int(counts.sum())

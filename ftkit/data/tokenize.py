@@ -7,7 +7,7 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import ftkit
 from ftkit.errors import FtkitWarning
-from ftkit.features import Features, from_arrays, slice_arrays, stack_arrays
+from ftkit.features import Features, from_arrays, named_labels, slice_arrays, stack_arrays
 from ftkit.task import Task
 
 if TYPE_CHECKING:
@@ -63,29 +63,6 @@ def _tokenize_slices(
             yield slice_arrays(task.prepare(part, tokenizer, limit))
 
     return stack_arrays(list(slices()))
-
-
-def named_labels(
-    columns: Mapping[str, Sequence[Any]], features: Mapping[str, Any]
-) -> dict[str, Sequence[Any]]:
-    """Columns with the numbers of every ClassLabel replaced by its names."""
-
-    def name(value: Any, feature: Any) -> Any:
-        if isinstance(feature, datasets.ClassLabel):
-            return None if value is None else feature.names[value]
-        inner = getattr(feature, "feature", None)
-        return [name(each, inner) for each in value] if isinstance(value, list) else value
-
-    def has_names(feature: Any) -> bool:
-        inner = getattr(feature, "feature", None)
-        return isinstance(feature, datasets.ClassLabel) or (inner is not None and has_names(inner))
-
-    return {
-        column: [name(value, features[column]) for value in values]
-        if has_names(features[column])
-        else values
-        for column, values in columns.items()
-    }
 
 
 def _cache_file(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import ftkit
 from ftkit.errors import CheckpointError, SettingError
-from ftkit.model.checkpoint import open_bundled
+from ftkit.model.checkpoint import open_bundled, quiet_transformers
 from ftkit.task import Task
 from ftkit.tasks import TASKS
 
@@ -50,7 +50,9 @@ def save_bundle(
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         part.chmod(0o755)
-        model.save_pretrained(part, safe_serialization=True)
+        with quiet_transformers():
+            # One file: nothing here is too large for it, and everything opens it.
+            model.save_pretrained(part, max_shard_size="1000GB")
         tokenizer.save_pretrained(part)
         settings = {
             "format": _FORMAT,
@@ -62,6 +64,8 @@ def save_bundle(
         text = json.dumps(settings, indent=2, ensure_ascii=False)
         (part / TASK_FILE).write_text(text + "\n", encoding="utf-8")
         (part / "README.md").write_text(card, encoding="utf-8")
+        # safetensors writes for its owner only; a model is to be read by whoever reads the rest.
+        (part / "model.safetensors").chmod((part / TASK_FILE).stat().st_mode)
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)

@@ -5,6 +5,7 @@ enough to serve without fastai, pandas, matplotlib or wandb.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import DataError
-from ftkit.features import Features, Padding, prepare_rows
+from ftkit.features import Features, Padding, named_labels, prepare_rows
 from ftkit.inference.bundle import read_bundle
 from ftkit.model.device import Precision, autocast_dtype, default_device
 from ftkit.model.module import TextModel, mean_of_windows
@@ -44,6 +45,32 @@ def load_model(
     model = TextModel(hf_model).to(where).eval()
     model.autocast_dtype = autocast_dtype(precision, where)
     return Predictor(model, tokenizer, task, limit)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model did on labelled rows; printed, it is a table."""
+
+    scores: dict[str, float]
+    """The task's scores, fractions between 0 and 1."""
+    per_label: dict[str, dict[str, float]]
+    """Precision, recall, f1 and support of each label."""
+    rows: int
+    longer: int
+    """Rows that are longer than the model's limit."""
+
+    def __str__(self) -> str:
+        """Scores over all rows, then those of each label."""
+        lines = ["  ".join(f"{name} {value:.4f}" for name, value in self.scores.items())]
+        if self.per_label:
+            width = max(5, *(len(label) for label in self.per_label))
+            lines.append(f"{'label':<{width}}  precision  recall      f1  support")
+            lines += [
+                f"{label:<{width}}  {each['precision']:9.3f}  {each['recall']:6.3f}  "
+                f"{each['f1']:6.3f}  {each['support']:7,}"
+                for label, each in self.per_label.items()
+            ]
+        return "\n".join(lines)
 
 
 class Predictor:
@@ -78,19 +105,27 @@ class Predictor:
             predictions += self.task.decode(outputs, top_k)
         return predictions
 
-    def evaluate(
-        self, columns: Mapping[str, Sequence[Any]], *, batch_size: int = 32
-    ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        """The task's scores over labelled rows given as columns, and those of each label."""
-        metrics = self.task.metrics()
-        n_rows = len(next(iter(columns.values())))
+    def evaluate(self, rows: Any, *, batch_size: int = 32) -> Evaluation:
+        """Score the model on labelled rows: a `datasets.Dataset`, or a dict of columns.
+
+        Raises DataError for a label that the model does not know.
+        """
+        metrics, longer = self.task.metrics(), 0
+        n_rows = len(next(iter(rows.values()))) if isinstance(rows, Mapping) else len(rows)
         for start in range(0, n_rows, _SLICE):
-            part = {name: values[start : start + _SLICE] for name, values in columns.items()}
-            features = prepare_rows(part, self.task, self.tokenizer, self.limit)
+            part = _column_slice(rows, start, start + _SLICE)
+            try:
+                features = prepare_rows(part, self.task, self.tokenizer, self.limit)
+            except DataError as error:
+                row = None if error.row is None else error.row + start
+                raise DataError(
+                    error.problem, remedy=error.remedy, row=row, column=error.column
+                ) from None
             everything = np.arange(len(features))
             _, targets = self.task.collate(features.fill(everything, Padding.of(self.tokenizer)))
             metrics.add(self._outputs(features, batch_size), targets)
-        return metrics.compute(), metrics.per_label()
+            longer += features.count_longer_than(self.limit)
+        return Evaluation(metrics.compute(), metrics.per_label(), n_rows, longer)
 
     def _columns(self, rows: Sequence[Any], first: int) -> dict[str, list[str]]:
         """Text columns of the rows; `first` is the number of the first one, from 0."""
@@ -136,3 +171,9 @@ def _as_dict(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
         return row
     values = row if isinstance(row, (tuple, list)) else (row,)
     return dict(zip(names, values, strict=False))
+
+
+def _column_slice(rows: Any, start: int, end: int) -> Mapping[str, Sequence[Any]]:
+    if isinstance(rows, Mapping):
+        return {name: values[start:end] for name, values in rows.items()}
+    return named_labels(rows[start:end], rows.features)

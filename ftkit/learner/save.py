@@ -11,7 +11,7 @@ from ftkit.inference.bundle import save_bundle
 from ftkit.inference.predictor import Predictor
 from ftkit.learner.build import TextLearner
 from ftkit.learner.card import CardFacts, write_card
-from ftkit.model.device import precision_name
+from ftkit.model.device import autocast_dtype, precision_name
 from ftkit.task import Task
 
 
@@ -73,7 +73,7 @@ def count_longer(learn: TextLearner) -> dict[str, int]:
 
 def describe_settings(learn: TextLearner) -> dict[str, object]:
     """What the Learner was trained with."""
-    train = learn.dls.train
+    train, device = learn.dls.train, next(learn.model.parameters()).device
     size = f"{train.max_tokens} tokens" if train.max_tokens else f"{train.bs} rows"
     rates = sorted({row["lr"] for row in learn.history.rows})
     return {
@@ -81,7 +81,7 @@ def describe_settings(learn: TextLearner) -> dict[str, object]:
         "highest learning rate": f"{rates[-1]:.2g}" if rates else "none",
         "batch": size,
         "weight decay": learn.wd,
-        "precision": precision_name(learn.model.autocast_dtype),
+        "precision": precision_name(autocast_dtype(learn.mixed_precision.precision, device)),
         "seed": train.seed,
     }
 

@@ -278,7 +278,7 @@ def _load_model(
         "output_loading_info": True,
     }
     try:
-        with _quiet():
+        with quiet_transformers():
             if is_head_new and _has_any_head(config):
                 # Its own head may fit by size and must not come along: load the body alone.
                 body, report = AutoModel.from_pretrained(folder, **options)
@@ -311,8 +311,8 @@ def _has_any_head(config: PretrainedConfig) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' report of new heads: that a new head is new is what we ask for."""
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' bars, and its report that a new head is new, as was asked for."""
     logging: Any = transformers.logging
     verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -87,7 +87,7 @@ class Classification:
     long_texts: LongTexts = "head"
     """What of a longer text the model sees; "windows" sees all of it and averages the logits."""
     stride: int = 32
-    """Tokens that neighbouring windows share."""
+    """Tokens that neighbouring windows share; at most half a window."""
     class_weights: Literal["balanced"] | Mapping[str, float] | tuple[float, ...] | None = None
     """Weight of each label in the loss, by name; "balanced" makes rare labels count as much."""
     label_smoothing: float = 0.0
@@ -110,11 +110,8 @@ class Classification:
             raise SettingError(
                 f"label_smoothing is {self.label_smoothing}", remedy="Give 0 or more, below 1."
             )
-        if self.stride < 0 or (self.max_length is not None and self.stride >= self.max_length // 2):
-            raise SettingError(
-                f"stride is {self.stride} tokens for windows of {self.max_length or 'any'}",
-                remedy="Give 0 or more, below half of max_length.",
-            )
+        if self.stride < 0:
+            raise SettingError(f"stride is {self.stride}", remedy="Give 0 tokens or more.")
         if self.kind == "regression" and (self.class_weights or self.label_smoothing):
             raise SettingError(
                 "class_weights and label_smoothing have no meaning for regression",
@@ -228,7 +225,7 @@ class Classification:
                     features[name][i] = [[ids[p] for p in window] for window in windows]
         features["n_tokens"] = lengths
         if "label" in rows:
-            features["target"] = [self._target(label) for label in rows["label"]]
+            features["target"] = [self._target(i, each) for i, each in enumerate(rows["label"])]
         return features
 
     def _windows(self, sequence_ids: Sequence[int | None], limit: int) -> list[list[int]]:
@@ -250,13 +247,21 @@ class Classification:
             kept = [[first[k] for k in kept_positions(len(first), room, self.long_texts)]]
         return [sorted(fixed.union(window)) for window in kept]
 
-    def _target(self, label: Any) -> int | float | list[int]:
+    def _target(self, row: int, label: Any) -> int | float | list[int]:
         if self.kind == "regression":
             return float(label)
+        names = [str(each) for each in label] if self.kind == "multi" else [str(label)]
+        unknown = [name for name in names if name not in self.labels]
+        if unknown:
+            raise DataError(
+                f"the label {quoted(unknown)} is none that the model knows",
+                remedy=f"Its labels are {quoted(self.labels)}.",
+                row=row + 1,
+                column="label",
+            )
         if self.kind == "single":
-            return self.labels.index(str(label))
-        marked = {str(name) for name in label}
-        return [int(name in marked) for name in self.labels]
+            return self.labels.index(names[0])
+        return [int(name in names) for name in self.labels]
 
     # Collate
 

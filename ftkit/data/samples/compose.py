@@ -185,8 +185,8 @@ def draw_body(
     others = [queue for queue in phrases.asides if queue != situation.queue]
     extras = {
         "opening": (0.3, phrases.openings),
-        "aside": (0.6, phrases.asides[pick(rng, others)]),
-        "second aside": (0.25, phrases.asides[pick(rng, others)]),
+        "aside": (0.4, phrases.asides[pick(rng, others)]),
+        "second aside": (0.12, phrases.asides[pick(rng, others)]),
         "request": (0.45, phrases.requests),
         "background": (0.25, phrases.backgrounds),
         "calm": (0.15, phrases.calm[pick(rng, denied)] if denied else ()),

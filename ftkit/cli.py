@@ -1,0 +1,217 @@
+"""The command line: train, evaluate, predict. A thin shell over `learner.run` and `inference`.
+
+Heavy imports stand inside the commands, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from ftkit import __version__
+from ftkit.errors import FtkitError, FtkitWarning, SettingError
+
+USER_MISTAKE = 2
+_PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, or 2 for a user's mistake."""
+    options = _parser().parse_args(arguments)
+    _say_notes_plainly()
+    try:
+        options.command(options)
+    except FtkitError as error:
+        print(f"ftkit: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    except BrokenPipeError:
+        # The reader went away, as `| head` does; keep the interpreter from complaining too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"ftkit: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ftkit: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ftkit", description="Fine-tune Hugging Face checkpoints with fastai."
+    )
+    parser.add_argument("--version", action="version", version=f"ftkit {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser("train", help="fine-tune a checkpoint on your rows")
+    train.set_defaults(command=_train)
+    train.add_argument("task", nargs="?", metavar="TASK", help="classification")
+    add = train.add_argument
+    add("--data", metavar="PATH|HUB_ID", help="file, folder, hub id or sample:tickets")
+    add("--checkpoint", metavar="NAME", help="hub id, folder, or minilm")
+    add("--output", metavar="DIR", help="new folder for the run")
+    add("--config", metavar="RUN.TOML", help="repeat a run; other options change it")
+    add("--columns", metavar="text=body,...", help="the task's columns under your names")
+    add("--epochs", type=int, metavar="N", help="passes over the rows (3)")
+    add("--lr", type=float, metavar="X", help="highest learning rate, that of the head")
+    add("--batch-size", type=int, metavar="N", help="rows a batch (32)")
+    add("--max-length", type=int, metavar="N", help="tokens that the model sees of a text")
+    add(
+        "--long-texts",
+        choices=("head", "tail", "head+tail", "windows"),
+        help="what it sees of a longer one (head)",
+    )
+    add("--freeze-epochs", type=int, metavar="N", help="epochs for the head alone, first (0)")
+    add("--precision", choices=_PRECISIONS, help="auto takes the best the device has")
+    add("--accumulate", type=int, metavar="N", help="batches an optimizer step (1)")
+    add("--seed", type=int, metavar="N", help="seed of every random choice (42)")
+    add("--limit", type=int, metavar="N", help="at most so many rows of each split")
+    add("--group", metavar="COLUMN", help="keep its groups whole where validation is split off")
+    add("--new-head", action="store_true", default=None, help="drop the checkpoint's own labels")
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = commands.add_parser("evaluate", help="score a model on labelled rows")
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument("model", metavar="DIR/model")
+    evaluate.add_argument("--data", required=True, metavar="PATH|HUB_ID")
+    evaluate.add_argument("--split", metavar="NAME", help="test, else validation, else train")
+    _add_answering(evaluate)
+    evaluate.add_argument("--json", metavar="FILE", help="write the scores there too")
+
+
+def _add_predict(commands: Any) -> None:
+    predict = commands.add_parser("predict", help="answer rows with a model")
+    predict.set_defaults(command=_predict)
+    predict.add_argument("model", metavar="DIR/model")
+    predict.add_argument(
+        "input", metavar="INPUT", help=".csv, .tsv, .jsonl or .parquet file, or - for a text a line"
+    )
+    predict.add_argument("--output", metavar="FILE.jsonl", help="standard output without it")
+    predict.add_argument("--top-k", type=int, metavar="N", help="keep the N likeliest scores")
+    _add_answering(predict)
+
+
+def _add_answering(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--columns", metavar="text=body,...")
+    command.add_argument("--precision", choices=_PRECISIONS, default="fp32")
+
+
+def _train(options: argparse.Namespace) -> None:
+    given = {
+        name: value
+        for name, value in vars(options).items()
+        if value is not None and name not in ("command", "config")
+    }
+    if "columns" in given:
+        given["columns"] = parse_columns(given["columns"])
+    missing = [name for name in ("task", "data", "checkpoint", "output") if name not in given]
+    if missing and not options.config:
+        raise SettingError(
+            f"missing: {', '.join(name if name == 'task' else f'--{name}' for name in missing)}",
+            remedy="Give them, or --config RUN.TOML.",
+        )
+    from ftkit.learner.run import RunSettings, run
+
+    settings = RunSettings.read(options.config, **given) if options.config else RunSettings(**given)
+    metrics = run(settings)
+    for split in ("validation", "test"):
+        if split in metrics:
+            scores = "  ".join(f"{name} {value:.4f}" for name, value in metrics[split].items())
+            print(f"{split} ({metrics['rows'][split]:,} rows): {scores}")
+    print(f"trained in {metrics['seconds']:.0f} s; the model is in {settings.output}/model")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ftkit.data.sources import read_rows
+    from ftkit.inference import load_model
+
+    model = load_model(options.model, precision=options.precision)
+    columns = parse_columns(options.columns)
+    rows = read_rows(options.data, model.task, columns=columns, split=options.split)
+    evaluation = model.evaluate(rows)
+    print(f"{evaluation.rows:,} rows\n{evaluation}")
+    if options.json:
+        from dataclasses import asdict
+
+        from ftkit.learner.run import write_json
+
+        write_json(asdict(evaluation), options.json)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    import json
+
+    from ftkit.inference import load_model
+
+    model = load_model(options.model, precision=options.precision)
+    rows = _read_input(options, model.task)
+    predictions = model.predict(rows, top_k=options.top_k)
+    lines = (
+        json.dumps({**row, "prediction": found.to_dict()}, ensure_ascii=False, default=str) + "\n"
+        for row, found in zip(rows, predictions, strict=True)
+    )
+    if options.output is None:
+        sys.stdout.writelines(lines)
+        return
+    with open(options.output, "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.writelines(lines)
+    print(f"{len(rows):,} predictions in {options.output}")
+
+
+def _read_input(options: argparse.Namespace, task: Any) -> list[dict[str, Any]]:
+    if options.input == "-":
+        lines = (line.rstrip("\r\n") for line in sys.stdin)
+        return [{"text": line} for line in lines if line.strip()]
+    from ftkit.data.sources import read_rows
+
+    columns = parse_columns(options.columns)
+    rows = read_rows(options.input, task, columns=columns, has_labels=False)
+    listed: list[dict[str, Any]] = rows.to_list()
+    return listed
+
+
+def parse_columns(text: str | None) -> dict[str, str | list[str]] | None:
+    """The column map in "text=body,label=queue"; "label=urgent+angry" names several columns.
+
+    Raises SettingError where it is none.
+    """
+    if text is None:
+        return None
+    columns: dict[str, str | list[str]] = {}
+    for pair in text.split(","):
+        name, equals, theirs = pair.strip().partition("=")
+        if not (name and equals and theirs):
+            raise SettingError(
+                f'--columns has "{pair}"', remedy="Write it as --columns text=body,label=queue."
+            )
+        columns[name] = theirs.split("+") if "+" in theirs else theirs
+    return columns
+
+
+def _say_notes_plainly() -> None:
+    """Print ftkit's warnings as notes of one line; others as they are."""
+    show = warnings.showwarning
+
+    def show_note(message: Any, category: Any, *rest: Any, **options: Any) -> None:
+        if issubclass(category, FtkitWarning):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show(message, category, *rest, **options)
+
+    warnings.showwarning = show_note
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""A whole run from settings to a run directory: what `ftkit train` does.
+
+DIR/run.toml  metrics.json  history.csv  model/
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import tomllib
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from ftkit.data.sources import load_data
+from ftkit.errors import FtkitWarning, SettingError
+from ftkit.learner.build import TextLearner, default_lr, finetune_learner
+from ftkit.learner.callbacks import Accumulate
+from ftkit.learner.save import count_longer, predictor, save
+from ftkit.model.device import Precision
+from ftkit.tasks import TASKS, get_task
+
+_PACKAGES = ("ftkit", "torch", "transformers", "fastai", "datasets", "tokenizers", "numpy")
+_EVALUATED = ("validation", "test")
+_OURS = ("run.toml", "history.csv", "metrics.json", "model")
+# The head learns this many times faster than the embeddings; the layers lie in between.
+LR_SPREAD = 10
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is made of: the options of `ftkit train`. Raises SettingError where built."""
+
+    task: str
+    data: str
+    """Path, hub id or sample:NAME."""
+    checkpoint: str
+    output: str
+    columns: Mapping[str, str | list[str]] | None = None
+    epochs: int = 3
+    lr: float | None = None
+    """Highest learning rate, that of the head; None takes `default_lr`."""
+    batch_size: int = 32
+    max_length: int | None = None
+    """Tokens; None is the checkpoint's own limit."""
+    long_texts: str | None = None
+    """What of a text longer than that the model sees; None is the task's own way."""
+    freeze_epochs: int = 0
+    """Epochs that train the head alone, before the others."""
+    precision: Precision = "auto"
+    accumulate: int = 1
+    """Batches in an optimizer step."""
+    seed: int = 42
+    limit: int | None = None
+    """Rows of each split at most; None is all."""
+    group: str | None = None
+    """Column whose groups stay on one side where a validation split is made."""
+    new_head: bool = False
+    """Train a new head on a checkpoint that was fine-tuned for other labels."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1)):
+            if getattr(self, name) < least:
+                raise SettingError(
+                    f"{name} is {getattr(self, name)}", remedy=f"Give {least} or more."
+                )
+        if self.freeze_epochs < 0:
+            raise SettingError(f"freeze_epochs is {self.freeze_epochs}", remedy="Give 0 or more.")
+        if self.lr is not None and not 0 < self.lr < 1:
+            raise SettingError(f"lr is {self.lr}", remedy="Give a number such as 2e-4.")
+        if self.task not in TASKS:
+            get_task(self.task)
+
+    @classmethod
+    def read(cls, file: str | Path, **changes: Any) -> RunSettings:
+        """The settings of a run.toml, with changes.
+
+        Raises SettingError where it is none.
+        """
+        try:
+            settings = tomllib.loads(Path(file).read_text(encoding="utf-8"))["run"]
+            return cls(**{**settings, **changes})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, SettingError):
+                raise
+            raise SettingError(
+                f'"{file}" cannot be read as the settings of a run ({error})',
+                remedy="Give the run.toml of a run directory.",
+            ) from None
+
+    def write(self, file: Path) -> None:
+        """Write a run.toml: the settings, and the versions that they ran with."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        versions = {name: version(name) for name in _PACKAGES}
+        text = tomli_w.dumps(
+            {"run": given, "versions": {"python": platform.python_version(), **versions}}
+        )
+        file.write_text(text, encoding="utf-8")
+
+
+def run(settings: RunSettings) -> dict[str, Any]:
+    """Train, evaluate and save; returns what it writes to metrics.json.
+
+    Raises DataError, CheckpointError or SettingError for what cannot work; nothing is written
+    before the data, the checkpoint and the settings were found to fit.
+    """
+    output = Path(settings.output)
+    _check_output(output)
+    given = {"max_length": settings.max_length, "long_texts": settings.long_texts}
+    options = {name: value for name, value in given.items() if value is not None}
+    task = replace(get_task(settings.task), **options)  # type: ignore[type-var]
+    data = load_data(
+        settings.data,
+        task,
+        columns=settings.columns,
+        group=settings.group,
+        seed=settings.seed,
+        limit=settings.limit,
+    )
+    learn = finetune_learner(
+        data,
+        settings.checkpoint,
+        task=task,
+        bs=settings.batch_size,
+        precision=settings.precision,
+        seed=settings.seed,
+        new_head=settings.new_head,
+        path=output,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    settings.write(output / "run.toml")
+    fit(learn, settings)
+    _write_history(learn, output / "history.csv")
+    return _evaluate_and_save(learn, data, output, settings)
+
+
+def fit(learn: TextLearner, settings: RunSettings) -> None:
+    """Train as the settings say: one cycle, after the head alone where epochs are given for it."""
+    if settings.accumulate > 1:
+        learn.add_cb(Accumulate(settings.accumulate))
+    lr = settings.lr or default_lr(learn.model)
+    if settings.freeze_epochs:
+        learn.freeze()
+        learn.fit_one_cycle(settings.freeze_epochs, lr, pct_start=0.99)
+        learn.unfreeze()
+    learn.fit_one_cycle(settings.epochs, slice(lr / LR_SPREAD, lr))
+
+
+def _evaluate_and_save(
+    learn: TextLearner, data: Any, output: Path, settings: RunSettings
+) -> dict[str, Any]:
+    answers = predictor(learn)
+    found = {split: answers.evaluate(data[split]) for split in _EVALUATED if split in data}
+    scores = {split: evaluation.scores for split, evaluation in found.items()}
+    last = list(found.values())[-1]
+    metrics = {
+        **scores,
+        "per_label": last.per_label,
+        "seconds": sum(row["seconds"] for row in learn.history.rows),
+        "rows": {split: len(rows) for split, rows in data.items()},
+        "truncated": {
+            **count_longer(learn),
+            **{split: evaluation.longer for split, evaluation in found.items()},
+        },
+        "padding_share": learn.dls.train.padding_share,
+    }
+    save(
+        learn,
+        output / "model",
+        scores=scores,
+        per_label=last.per_label,
+        settings={"data": settings.data, "epochs with the head alone": settings.freeze_epochs},
+    )
+    # Written last: a directory with it holds a whole run.
+    write_json(metrics, output / "metrics.json")
+    return metrics
+
+
+def write_json(content: Any, file: str | Path) -> None:
+    """Write JSON for people and programs."""
+    Path(file).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _write_history(learn: TextLearner, file: Path) -> None:
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, list(learn.history.rows[0]))
+        writer.writeheader()
+        writer.writerows(learn.history.rows)
+
+
+def _check_output(output: Path) -> None:
+    """Refuse a folder with anything in it but what an unfinished run left."""
+    if not output.exists():
+        return
+    found = sorted(path.name for path in output.iterdir()) if output.is_dir() else [output.name]
+    if "metrics.json" in found and "run.toml" in found:
+        raise SettingError(
+            f'"{output}" holds another run', remedy="Give another --output, or remove that folder."
+        )
+    foreign = [name for name in found if name not in _OURS and not name.startswith(".model-")]
+    if foreign:
+        raise SettingError(
+            f'"{output}" holds other files ({", ".join(foreign[:3])})',
+            remedy="Give an --output that does not exist yet.",
+        )
+    if found:
+        warnings.warn(
+            f'"{output}" holds an unfinished run, which is started anew',
+            FtkitWarning,
+            stacklevel=3,
+        )
