@@ -94,7 +94,7 @@ def load_vocabulary() -> Vocabulary:
 def load_material(split: str) -> Material:
     """Read what was written for one split, and refuse a situation that cannot be rendered."""
     folder = AUTHORED / split
-    phrases = {
+    phrases: dict[str, Any] = {
         key: _tuples(value) if isinstance(value, dict) else tuple(value)
         for key, value in _read(folder / "phrases.toml").items()
     }

@@ -1,7 +1,8 @@
 """From authored templates to one ticket: values for the slots, the order of the parts, small slips.
 
-Pure functions over a `random.Random`; used by the generator only. Standard library only. All chance
-comes from `Random.random()`, the one method whose sequence Python promises to keep between versions.
+Pure functions over a `random.Random`; used by the generator only. Standard library only. All
+chance comes from `Random.random()`, the one method whose sequence Python promises to keep between
+versions.
 """
 
 import re
@@ -14,7 +15,8 @@ from typing import TypeVar
 from ftkit.data.samples.authored import Material, Queue, Situation, Vocabulary, slots_of
 
 MOST_SENTENCES = 8
-PRODUCT_KINDS = ("device", "device2", "wear", "home", "plan")
+GOODS = ("device", "wear", "home", "seat")
+PRODUCT_KINDS = (*GOODS, "device2", "box", "media", "plan")
 QUEUES_WITH_ORDERS = ("billing", "delivery", "returns", "technical", "cancellation")
 
 _CHOICE = re.compile(r"\[([^\]]*)\]")
@@ -24,6 +26,11 @@ _LONG_WORD = re.compile(r"\b[a-z]{5,}\b")
 _DATE_STYLES = ("{d} {m}", "{m} {d}", "{o} {m}", "the {o} of {m}", "{m} {o}", "{d:02}/{n:02}")
 _ORDER_STYLES = ("#{:07}", "A-{:06}", "{:08}", "ORD-{:05}", "no. {:06}")
 _AMOUNT_STYLES = ("£{:.2f}", "£{:.2f}", "£{:.0f}", "{:.2f} pounds", "GBP {:.2f}")
+# Spelled out, since strftime follows the machine's language.
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
 T = TypeVar("T")
@@ -113,6 +120,9 @@ def draw_values(
         "device2": devices[1],
         "wear": pick(rng, names["wear"]),
         "home": pick(rng, names["home"]),
+        "seat": pick(rng, names["seat"]),
+        "box": pick(rng, names["box"]),
+        "media": pick(rng, names["media"]),
         "plan": pick(rng, names["plan"]),
         "shop": pick(rng, names["shop"]),
         "courier": pick(rng, names["courier"]),
@@ -141,7 +151,7 @@ def draw_values(
 def format_date(day: date, style: str) -> str:
     """Write a day the way this customer writes dates."""
     ending = {1: "st", 2: "nd", 3: "rd"}.get(day.day % 10 if day.day // 10 != 1 else 0, "th")
-    month = f"{day:%B}"
+    month = _MONTHS[day.month - 1]
     return style.format(d=day.day, m=month, n=day.month, o=f"{day.day}{ending}")
 
 
@@ -160,7 +170,7 @@ def draw_flags(
 def usable_slots(situation: Situation, values: Mapping[str, str]) -> set[str]:
     """Name the slots that the phrases around a situation may use without contradicting it."""
     unfit = {"agent", "place", "firm", "date", "courier", "bank", "amount", "order"}
-    about_goods = slots_of(situation.text) & {"device", "wear", "home", "order"}
+    about_goods = slots_of(situation.text) & {*GOODS, "order"}
     if situation.queue in QUEUES_WITH_ORDERS and about_goods:
         unfit.remove("order")
     return set(values) - unfit
@@ -179,17 +189,17 @@ def draw_body(
     def one(group: tuple[str, ...]) -> str:
         return pick(rng, [t for t in group if slots_of(t) <= usable])
 
-    more = [sentence for sentence in situation.more if rng.random() < 0.6]
+    more = [sentence for sentence in situation.more if rng.random() < 0.7]
     told = [one(phrases.flags[flag]) for flag in flags if flag not in situation.flags]
     denied = [flag for flag in phrases.calm if flag not in flags]
     others = [queue for queue in phrases.asides if queue != situation.queue]
     extras = {
-        "opening": (0.3, phrases.openings),
-        "aside": (0.4, phrases.asides[pick(rng, others)]),
-        "second aside": (0.12, phrases.asides[pick(rng, others)]),
+        "opening": (0.2, phrases.openings),
+        "aside": (0.3, phrases.asides[pick(rng, others)]),
+        "second aside": (0.06, phrases.asides[pick(rng, others)]),
         "request": (0.45, phrases.requests),
-        "background": (0.25, phrases.backgrounds),
-        "calm": (0.15, phrases.calm[pick(rng, denied)] if denied else ()),
+        "background": (0.15, phrases.backgrounds),
+        "calm": (0.1, phrases.calm[pick(rng, denied)] if denied else ()),
     }
     chosen = {name: one(group) for name, (chance, group) in extras.items() if rng.random() < chance}
     room = MOST_SENTENCES - count_sentences([situation.text, *more, *told])

@@ -1,7 +1,7 @@
 """Write the sample data anew: `python -m ftkit.data.samples.generate`.
 
-The same authored material always gives the same bytes. Nothing in ftkit imports this module; the tests
-do, to hold the files against it. Standard library only.
+The same authored material always gives the same bytes. Nothing in ftkit imports this module; the
+tests do, to hold the files against it. Standard library only.
 """
 
 import json
