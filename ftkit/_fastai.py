@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     from fastai.callback.progress import ProgressCallback
     from fastai.data.core import DataLoaders, TfmdDL
     from fastai.data.transforms import CategoryMap
+    from fastai.imports import noop
     from fastai.interpret import plot_top_losses
     from fastai.learner import Learner, Metric, load_learner
     from fastai.optimizer import OptimWrapper, detuplify_pg, set_item_pg
@@ -36,6 +37,7 @@ __all__ = [
     "TfmdDL",
     "detuplify_pg",
     "load_learner",
+    "noop",
     "plot_top_losses",
     "set_item_pg",
     "set_seed",

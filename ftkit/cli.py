@@ -10,10 +10,10 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ftkit import __version__
-from ftkit.errors import FtkitError, FtkitWarning, SettingError
+from ftkit.errors import DataError, FtkitError, FtkitWarning, SettingError
 
 USER_MISTAKE = 2
 _PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _say_notes_plainly()
     try:
         options.command(options)
+        if sys.stdout is not None:
+            # A full disk or a reader gone is met here, not when the interpreter ends.
+            sys.stdout.flush()
     except FtkitError as error:
         print(f"ftkit: {error}", file=sys.stderr)
         return USER_MISTAKE
@@ -33,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"ftkit: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        place = f": {error.filename}" if error.filename else ""
+        print(f"ftkit: {error.strerror or error}{place}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("ftkit: stopped", file=sys.stderr)
@@ -41,10 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_MISTAKE, f"ftkit: {message}. See {self.prog} --help.\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ftkit", description="Fine-tune Hugging Face checkpoints with fastai."
-    )
+    parser = _Parser(prog="ftkit", description="Fine-tune Hugging Face checkpoints with fastai.")
     parser.add_argument("--version", action="version", version=f"ftkit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
@@ -64,7 +73,12 @@ def _add_train(commands: Any) -> None:
     add("--config", metavar="RUN.TOML", help="repeat a run; other options change it")
     add("--columns", metavar="text=body,...", help="the task's columns under your names")
     add("--epochs", type=int, metavar="N", help="passes over the rows (3)")
-    add("--lr", type=float, metavar="X", help="highest learning rate, that of the head")
+    add(
+        "--lr",
+        type=float,
+        metavar="X",
+        help="learning rate of the head; the layers below take a tenth",
+    )
     add("--batch-size", type=int, metavar="N", help="rows a batch (32)")
     add("--max-length", type=int, metavar="N", help="tokens that the model sees of a text")
     add(
@@ -163,7 +177,8 @@ def _predict(options: argparse.Namespace) -> None:
         for row, found in zip(rows, predictions, strict=True)
     )
     if options.output is None:
-        sys.stdout.writelines(lines)
+        for line in lines:
+            print(line, end="")
         return
     with open(options.output, "w", encoding="utf-8") as file:  # noqa: PTH123
         file.writelines(lines)
@@ -172,7 +187,13 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _read_input(options: argparse.Namespace, task: Any) -> list[dict[str, Any]]:
     if options.input == "-":
-        lines = (line.rstrip("\r\n") for line in sys.stdin)
+        try:
+            lines = [line.rstrip("\r\n") for line in sys.stdin or ()]
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"standard input is not UTF-8 ({error.reason})",
+                remedy="Convert it, perhaps with iconv -f latin1 -t utf-8.",
+            ) from None
         return [{"text": line} for line in lines if line.strip()]
     from ftkit.data.sources import read_rows
 
@@ -195,6 +216,10 @@ def parse_columns(text: str | None) -> dict[str, str | list[str]] | None:
         if not (name and equals and theirs):
             raise SettingError(
                 f'--columns has "{pair}"', remedy="Write it as --columns text=body,label=queue."
+            )
+        if name in columns:
+            raise SettingError(
+                f'--columns names "{name}" twice', remedy="Write several columns as label=a+b."
             )
         columns[name] = theirs.split("+") if "+" in theirs else theirs
     return columns

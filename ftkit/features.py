@@ -1,6 +1,7 @@
 """Tokenised rows as flat arrays, and batches filled from them by a mask.
 
-Imports numpy and `task`; the loader and the predictor fill their batches here, so that they agree.
+Imports numpy, `errors` and `task`; the loader and the predictor read rows and fill their batches
+here, so that they agree.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ftkit.errors import DataError, quoted
 from ftkit.task import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _WINDOWED = "windows/"  # prefix of the arrays that have a value a token
+_POSITIONS = np.arange(512)
+_NO_TOKEN = np.zeros(1, dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ class Features:
         """Rows whose whole length passes `limit` tokens."""
         return int((self.rows["n_tokens"] > limit).sum())
 
+    def count_cut(self) -> int:
+        """Rows with tokens that stand in none of their windows."""
+        return int((self.rows["n_cut"] > 0).sum())
+
     def by_window(self) -> Features:
         """The same windows, each as a row of its own, without arrays of the rows."""
         return replace(self, row_offsets=np.arange(len(self.window_offsets)), rows={})
@@ -99,17 +107,21 @@ class Features:
                 drawn = [np.sort(drop.permutation(part)[:each]) for part in parts]
                 windows, counts = np.concatenate(drawn), np.array([len(part) for part in drawn])
         starts, ends = self.window_offsets[windows], self.window_offsets[windows + 1]
-        lengths = ends - starts
-        longest = int(lengths.max())
-        position = np.arange(longest)
-        mask = position < lengths[:, None]
+        lengths = (ends - starts)[:, None]
+        # An empty text has no token at all where the tokenizer adds none.
+        longest = max(1, int(lengths.max()))
+        position = _POSITIONS[:longest] if longest <= len(_POSITIONS) else np.arange(longest)
         if padding.side == "left":
-            mask = mask[:, ::-1]
-        bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
-        batch: dict[str, Any] = {"attention_mask": mask.astype(np.int64)}
+            place, is_token = ends[:, None] - longest + position, position >= longest - lengths
+        else:
+            place, is_token = starts[:, None] + position, position < lengths
+        mask = is_token.astype(np.int64)
+        batch: dict[str, Any] = {"attention_mask": mask}
         for name, flat in self.tokens.items():
-            padded = np.full(mask.shape, padding.values.get(name, 0), dtype=np.int64)
-            padded[mask] = np.concatenate([flat[start:end] for start, end in bounds])
+            # Places past the window are read too, because one take is faster than many slices.
+            padded = np.take(flat if len(flat) else _NO_TOKEN, place, mode="clip") * mask
+            if value := padding.values.get(name, 0):
+                padded += value * (1 - mask)
             batch[name] = padded
         for name, values in self.rows.items():
             batch[name] = values[rows]
@@ -165,6 +177,54 @@ def prepare_rows(
 ) -> Features:
     """Features of the rows at hand, given as columns; `limit` is the model's length in tokens."""
     return from_arrays(stack_arrays([slice_arrays(task.prepare(rows, tokenizer, limit))]))
+
+
+def text_columns(rows: Sequence[Any], task: Task, first: int = 0) -> dict[str, list[str]]:
+    """The task's text columns of the rows at hand: texts, pairs of texts, or dicts.
+
+    `first` is the number of the first row, from 0. Raises DataError, with the number of the row
+    from 1, for one that is none of these.
+    """
+    texts = [column for column in task.columns() if column.kind == "text"]
+    known = [column.name for column in texts]
+    dicts = [_as_dict(row, known, first + i + 1) for i, row in enumerate(rows)]
+    names = [
+        column.name
+        for column in texts
+        if column.is_required or any(column.name in row for row in dicts)
+    ]
+    for i, row in enumerate(dicts):
+        for name in names:
+            if not _is_text(row.get(name)):
+                found = "nothing" if row.get(name) is None else repr(row[name])[:60]
+                raise DataError(
+                    f"found {found} where a text should be",
+                    remedy="Give texts, pairs of texts, or dicts with these columns.",
+                    row=first + i + 1,
+                    column=name,
+                )
+    return {name: [row[name] for row in dicts] for name in names}
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a string that UTF-8 can write: one with half a surrogate pair is not."""
+    try:
+        return isinstance(value, str) and (value.isascii() or bool(value.encode()))
+    except UnicodeEncodeError:
+        return False
+
+
+def _as_dict(row: Any, names: Sequence[str], number: int) -> Mapping[str, Any]:
+    if isinstance(row, Mapping):
+        return row
+    values = row if isinstance(row, (tuple, list)) else (row,)
+    if len(values) > len(names):
+        raise DataError(
+            f"found {len(values)} texts where {len(names)} at most can be read",
+            remedy=f"Give at most {quoted(names)}.",
+            row=number,
+        )
+    return dict(zip(names, values, strict=False))
 
 
 def named_labels(

@@ -19,8 +19,8 @@ from torch import Tensor
 from ftkit._fastai import CategoryMap, DataLoaders, L, TfmdDL, plot_top_losses, to_detach
 from ftkit.data.tables import print_table
 from ftkit.data.tokenize import tokenize
-from ftkit.errors import FtkitWarning
-from ftkit.features import Features, Padding, named_labels, prepare_rows
+from ftkit.errors import DataError, FtkitWarning
+from ftkit.features import Features, Padding, named_labels, prepare_rows, text_columns
 from ftkit.task import Batch, Task
 
 if TYPE_CHECKING:
@@ -94,30 +94,22 @@ class TextRows:
 
     def few(self, items: Sequence[Any], with_labels: bool) -> TextRows:
         """Rows at hand: texts, pairs of texts, dicts, or rows of `items` themselves."""
-        rows = [_as_row(item) for item in items]
-        names = [column.name for column in self.task.columns() if column.name in rows[0]]
-        if not with_labels:
-            names = [
-                column.name
-                for column in self.task.columns()
-                if column.name in names and column.kind != "label"
-            ]
-        columns = {name: [row[name] for row in rows] for name in names}
+        if not len(items):
+            raise DataError("there are no rows", remedy="Give one or more.")
+        texts = text_columns(items, self.task)
+        rows = [dict(item) if isinstance(item, Mapping) else {} for item in items]
+        for i, row in enumerate(rows):
+            row.update({name: values[i] for name, values in texts.items()})
+        columns: dict[str, Sequence[Any]] = {**texts}
+        for column in self.task.columns():
+            if with_labels and column.kind == "label" and any(column.name in row for row in rows):
+                columns[column.name] = [row.get(column.name) for row in rows]
         features = prepare_rows(columns, self.task, self.tokenizer, self.limit)
         numbers = None
         if all(isinstance(row, Row) for row in items):
             numbers = np.array([row.number for row in items])
-        listed = RowList(datasets.Dataset.from_list([dict(row) for row in rows]))
+        listed = RowList(datasets.Dataset.from_list(rows))
         return replace(self, items=listed, features=features, numbers=numbers)
-
-
-def _as_row(item: Any) -> Mapping[str, Any]:
-    if isinstance(item, str):
-        return {"text": item}
-    if isinstance(item, tuple):
-        return dict(zip(("text", "text_pair"), item, strict=True))
-    row: Mapping[str, Any] = item
-    return row
 
 
 class TextLoader(TfmdDL):
@@ -178,6 +170,9 @@ class TextLoader(TfmdDL):
     def get_idxs(self) -> list[int]:
         """Row numbers in the order of this epoch; consecutive ones make the batches."""
         batches = self._batches(self.epoch)
+        if self._drop is not None:
+            # Anew each time, so that looking at a batch changes nothing.
+            self._drop = np.random.default_rng([self.seed, self.epoch])
         order = [int(row) for batch in batches for row in batch]
         self._cuts = (len(order), [len(batch) for batch in batches])
         return order
@@ -197,7 +192,8 @@ class TextLoader(TfmdDL):
             order = np.argsort(-features.lengths, kind="stable")
             if self.dataset.numbers is not None:
                 order = np.arange(len(features))
-            return self._cut(order)
+            batches = self._cut(order)
+            return batches[:-1] if self.drop_last and self._is_odd(batches[-1]) else batches
         rng = np.random.default_rng([self.seed, epoch])
         if self._budget is None:
             pool = self.bs * max(1, min(_POOL, len(features) // (4 * self.bs)))
@@ -208,9 +204,13 @@ class TextLoader(TfmdDL):
             # With a budget, how many batches there are depends on the order: cut it once.
             first = np.random.default_rng(self.seed).permutation(len(features))
             batches = self._cut(first[np.argsort(-features.lengths[first], kind="stable")])
-        odd = [batches.pop()] if len(batches[-1]) < self.bs and self._budget is None else []
+        odd = [batches.pop()] if self._is_odd(batches[-1]) else []
         shuffled = [batches[i] for i in rng.permutation(len(batches))]
         return shuffled + ([] if self.drop_last else odd)
+
+    def _is_odd(self, batch: np.ndarray) -> bool:
+        """Whether a batch has fewer than `bs` rows; with a budget every batch may."""
+        return self._budget is None and len(batch) < self.bs
 
     def _cut(self, order: np.ndarray) -> list[np.ndarray]:
         """Consecutive rows as batches: `bs` of them, or as many as the budget holds."""
@@ -329,7 +329,12 @@ class TextLoaders(DataLoaders):
     def test_dl(
         self, test_items: Any, rm_type_tfms: Any = None, with_labels: bool = False, **kwargs: Any
     ) -> TextLoader:
-        """A loader over new rows; their labels are read where `with_labels` says so."""
+        """A loader over new rows; their labels are read where `with_labels` says so.
+
+        Raises DataError, with the number of the row, for one that is no text, pair or dict.
+        """
+        if isinstance(test_items, (str, Mapping)):
+            raise DataError("found one row, not a list of rows", remedy="Put it in a list.")
         if hasattr(test_items, "to_dict") and hasattr(test_items, "columns"):
             test_items = test_items.to_dict("records")
         kwargs = {name: value for name, value in kwargs.items() if name != "process"}
@@ -369,19 +374,23 @@ def text_loaders(
     loader: Callable[..., TextLoader] = TextLoader
     train = loader(parts["train"], bs, shuffle=True, max_tokens=max_tokens, seed=seed)
     valid = loader(parts["validation"], bs * 2, max_tokens=max_tokens, seed=seed)
-    return TextLoaders(train, valid, path=Path(), device=device)
+    # fastai would look through every batch for tensors to move to the CPU, where they are.
+    moves = device is not None and device.type != "cpu"
+    return TextLoaders(train, valid, path=Path(), device=device if moves else None)
 
 
 def _say_what_is_cut(parts: Mapping[str, TextRows], limit: int, long_texts: str) -> None:
-    longer = {split: part.features.count_longer_than(limit) for split, part in parts.items()}
-    if not any(longer.values()) or long_texts == "windows":
+    cut = {split: part.features.count_cut() for split, part in parts.items()}
+    if not any(cut.values()):
         return
     counts = " and ".join(
-        f"{count:,} of {len(parts[split]):,} {split} rows" for split, count in longer.items()
+        f"{count:,} of {len(parts[split]):,} {split} rows" for split, count in cut.items()
     )
+    seen = f'their {long_texts}. Give long_texts="windows" to have it see all of them.'
+    if long_texts == "windows":
+        seen = "the head of their second text."
     warnings.warn(
-        f"{counts} are longer than {limit} tokens; the model sees only their {long_texts}. "
-        'Give long_texts="windows" to have it see all of them.',
+        f"{counts} are longer than {limit} tokens; the model sees only {seen}",
         FtkitWarning,
         stacklevel=3,
     )

@@ -66,7 +66,7 @@ def load_data(
     task = get_task(task)
     columns = columns or {}
     check_map(columns, task.columns())
-    _check_options(valid, limit)
+    _check_options(valid, limit, seed)
     parts = open_source(source)
     found: dict[str, Any] = {}
     said = None
@@ -124,11 +124,13 @@ def read_rows(
     return data[chosen]
 
 
-def _check_options(valid: float, limit: int | None) -> None:
+def _check_options(valid: float, limit: int | None, seed: int) -> None:
     if not 0 < valid < 1:
         raise SettingError(
             f"valid is {valid}", remedy="Give a fraction of train between 0 and 1, such as 0.1."
         )
+    if not 0 <= seed < 2**32:
+        raise SettingError(f"seed is {seed}", remedy="Give 0 or more, below 2**32.")
     if limit is not None and limit < 1:
         raise SettingError(f"limit is {limit}", remedy="Give 1 or more rows, or None for all.")
 

@@ -16,6 +16,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import ftkit
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SLICE = 1000  # rows handed to the tokenizer at once
+_FORMAT = 2  # goes up with every change of what a task's `prepare` gives
 
 
 def tokenize(
@@ -40,18 +42,18 @@ def tokenize(
     columns = [column.name for column in task.columns() if column.name in rows.column_names]
     rows = rows.select_columns(columns)
     file = _cache_file(rows, task, tokenizer, limit)
-    if not file.exists():
+    arrays = _read(file)
+    if arrays is None:
         arrays = _tokenize_slices(rows, task, tokenizer, limit)
         try:
             _write(arrays, file)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             warnings.warn(
                 f"tokenised rows stay in memory: {file.parent} cannot be written ({error})",
                 FtkitWarning,
                 stacklevel=2,
             )
-            return from_arrays(arrays)
-    return from_arrays({name: tensor.numpy() for name, tensor in load_file(file).items()})
+    return from_arrays(arrays)
 
 
 def _tokenize_slices(
@@ -74,6 +76,7 @@ def _cache_file(
     with pa.ipc.new_stream(pa.PythonFile(_HashSink(digest), "w"), table.schema) as stream:
         stream.write_table(table)
     settings = (
+        _FORMAT,
         ftkit.__version__,
         task.name,
         asdict(task),  # type: ignore[call-overload]
@@ -99,6 +102,14 @@ class _HashSink(io.RawIOBase):
     def write(self, data: Any) -> int:
         self.digest.update(data)
         return len(data)
+
+
+def _read(file: Path) -> dict[str, np.ndarray] | None:
+    """The arrays in a file of the cache; None where there is none, or not a whole one."""
+    try:
+        return {name: tensor.numpy() for name, tensor in load_file(file).items()}
+    except (FileNotFoundError, NotADirectoryError, SafetensorError):
+        return None
 
 
 def _write(arrays: Mapping[str, np.ndarray], file: Path) -> None:

@@ -41,7 +41,8 @@ def save_bundle(
 
     Raises SettingError where the folder holds something else.
     """
-    folder = Path(folder)
+    # A link to a folder stays one.
+    folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or not _may_be_replaced(folder)):
         raise SettingError(
             f'"{folder}" exists and is no ftkit model', remedy="Give a new folder, or empty it."
@@ -66,11 +67,16 @@ def save_bundle(
         (part / "README.md").write_text(card, encoding="utf-8")
         # safetensors writes for its owner only; a model is to be read by whoever reads the rest.
         (part / "model.safetensors").chmod((part / TASK_FILE).stat().st_mode)
+        old = part.with_name(f"{part.name}-old")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)
         part.rename(folder)
-    except BaseException:
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        if "(os error " in str(error):
+            # What writes weights and tokenizer is not Python, and has errors of its own.
+            raise OSError(f'"{folder}" cannot be written ({error})') from None
         raise
     return folder
 

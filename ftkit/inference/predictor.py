@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ftkit.errors import DataError
-from ftkit.features import Features, Padding, named_labels, prepare_rows
+from ftkit.errors import DataError, SettingError, quoted
+from ftkit.features import Features, Padding, named_labels, prepare_rows, text_columns
 from ftkit.inference.bundle import read_bundle
 from ftkit.model.device import Precision, autocast_dtype, default_device
 from ftkit.model.module import TextModel, mean_of_windows
@@ -84,14 +84,20 @@ class Predictor:
 
     def predict(
         self, rows: Iterable[Any], *, top_k: int | None = None, batch_size: int = 32
-    ) -> list[Prediction]:
-        """Typed predictions, in the order of the rows.
+    ) -> list[Any]:
+        """Predictions, in the order of the rows: the task's own frozen dataclass for each.
 
         A row is a text, a pair of texts (a tuple), or a dict with the task's text columns.
-        `top_k` limits the scores to the likeliest; `batch_size` counts windows.
+        A DataFrame is its rows. `top_k` limits the scores to the likeliest; `batch_size` counts
+        windows.
 
         Raises DataError, with the number of the row, for one that is none of these.
         """
+        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise SettingError(f"{name} is {value}", remedy="Give 1 or more.")
+        if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
+            rows = rows.to_dict("records")
         if isinstance(rows, (str, Mapping)):
             raise DataError(
                 "predict takes a list of rows and was given one row", remedy="Put it in a list."
@@ -99,7 +105,7 @@ class Predictor:
         predictions: list[Prediction] = []
         listed = list(rows)
         for start in range(0, len(listed), _SLICE):
-            columns = self._columns(listed[start : start + _SLICE], start)
+            columns = text_columns(listed[start : start + _SLICE], self.task, start)
             features = prepare_rows(columns, self.task, self.tokenizer, self.limit)
             outputs = self._outputs(features, batch_size)
             predictions += self.task.decode(outputs, top_k)
@@ -108,8 +114,16 @@ class Predictor:
     def evaluate(self, rows: Any, *, batch_size: int = 32) -> Evaluation:
         """Score the model on labelled rows: a `datasets.Dataset`, or a dict of columns.
 
-        Raises DataError for a label that the model does not know.
+        Raises DataError for a label that is missing or that the model does not know.
         """
+        names = rows if isinstance(rows, Mapping) else rows.column_names
+        for column in self.task.columns():
+            if column.is_required and column.name not in names:
+                raise DataError(
+                    f"there is no such column among {quoted(list(names))}",
+                    remedy="Rename the column that holds it.",
+                    column=column.name,
+                )
         metrics, longer = self.task.metrics(), 0
         n_rows = len(next(iter(rows.values()))) if isinstance(rows, Mapping) else len(rows)
         for start in range(0, n_rows, _SLICE):
@@ -127,27 +141,6 @@ class Predictor:
             longer += features.count_longer_than(self.limit)
         return Evaluation(metrics.compute(), metrics.per_label(), n_rows, longer)
 
-    def _columns(self, rows: Sequence[Any], first: int) -> dict[str, list[str]]:
-        """Text columns of the rows; `first` is the number of the first one, from 0."""
-        texts = [column for column in self.task.columns() if column.kind == "text"]
-        dicts = [_as_dict(row, [column.name for column in texts]) for row in rows]
-        names = [
-            column.name
-            for column in texts
-            if column.is_required or any(column.name in row for row in dicts)
-        ]
-        for i, row in enumerate(dicts):
-            for name in names:
-                if not isinstance(row.get(name), str):
-                    found = "nothing" if row.get(name) is None else repr(row[name])[:60]
-                    raise DataError(
-                        f"found {found} where a text should be",
-                        remedy="Give texts, pairs of texts, or dicts with these columns.",
-                        row=first + i + 1,
-                        column=name,
-                    )
-        return {name: [row[name] for row in dicts] for name in names}
-
     @torch.inference_mode()
     def _outputs(self, features: Features, batch_size: int) -> Tensor:
         """Outputs of the model, (rows, ...), computed over windows of like length."""
@@ -164,13 +157,6 @@ class Predictor:
         for start in range(0, len(order), batch_size):
             batch, _ = self.task.collate(windows.fill(order[start : start + batch_size], padding))
             yield self.model({name: each.to(device) for name, each in batch.items()}).cpu()
-
-
-def _as_dict(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
-    if isinstance(row, Mapping):
-        return row
-    values = row if isinstance(row, (tuple, list)) else (row,)
-    return dict(zip(names, values, strict=False))
 
 
 def _column_slice(rows: Any, start: int, end: int) -> Mapping[str, Sequence[Any]]:

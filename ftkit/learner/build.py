@@ -27,31 +27,41 @@ from ftkit.tasks import Classification, get_task
 class TaskLoss:
     """A task's loss as fastai wants it: with `reduction`, `activation` and `decodes`."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, scores: TaskScores) -> None:
+        """`scores` know the task, and what validation rows chose for it."""
+        self.scores = scores
         self.reduction: Reduction = "mean"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of a batch."""
-        return self.task.loss(outputs, targets, self.reduction)
+        return self.scores.task.loss(outputs, targets, self.reduction)
 
     def activation(self, outputs: Tensor) -> Tensor:
         """Scores from outputs, for `get_preds`."""
-        return self.task.scores(outputs)
+        return self.scores.task.scores(outputs)
 
     def decodes(self, scores: Tensor) -> Tensor:
         """Decisions from scores, for `get_preds(with_decoded=True)`."""
-        return self.task.decide(scores)
+        return self.scores.trained_task.decide(scores)
 
 
 class TextLearner(Learner):
-    """A fastai Learner whose precision verbs also work on a CPU, or say that they cannot."""
+    """A fastai Learner that shows its batches, and whose precision verbs also work on a CPU."""
 
     dls: TextLoaders
     checkpoint: str
     """The name of the checkpoint that it started from."""
     task_scores: TaskScores
     """The scores of the last validation, and what it chose."""
+
+    def show_batch(self, **kwargs: Any) -> None:
+        """Print rows of a training batch, as `learn.dls.show_batch` does."""
+        self.dls.show_batch(**kwargs)
+
+    def predict(self, item: Any, rm_type_tfms: Any = None, with_input: bool = False) -> Any:
+        """Label, its number and the scores of one row: a text, a pair of texts, or a dict."""
+        found = super().predict(item, rm_type_tfms)
+        return (item, *found) if with_input else found
 
     def to_fp16(self, **kwargs: Any) -> TextLearner:
         """Compute in fp16 from now on; raises SettingError where the device cannot."""
@@ -116,7 +126,8 @@ def finetune_learner(
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     scores = TaskScores(opened.task)
     options: dict[str, Any] = {
-        "lr": default_lr(model),
+        # fastai reads slice(lr) as lr for the head and a tenth of it for everything below.
+        "lr": slice(default_lr(model)),
         "wd": 0.01,
         "metrics": task_metrics(scores),
         **learner_options,
@@ -124,7 +135,7 @@ def finetune_learner(
     learn = TextLearner(
         dls,
         model,
-        loss_func=TaskLoss(opened.task),
+        loss_func=TaskLoss(scores),
         opt_func=GroupedAdamW,
         splitter=partial(layer_groups, only=trainable),
         # fastai would leave the norms of frozen layers trainable.
@@ -150,12 +161,12 @@ def classification_learner(
 
 
 def default_lr(model: TextModel) -> float:
-    """The highest learning rate to start with: 2e-4 at a width of 768, more for narrower models.
+    """Learning rate of a new head to start with: 5e-4 at a width of 768, more for narrower models.
 
     Adam's best rate goes with 1 / width (Yang et al. 2022, "Tensor Programs V").
     """
     width = getattr(model.hf_model.config.get_text_config(), "hidden_size", 768)
-    return 2e-4 * 768 / width
+    return 5e-4 * 768 / width
 
 
 def _check_counts(**counts: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ftkit._fastai import Callback, CancelBatchException, MixedPrecision, set_seed
+from ftkit._fastai import Callback, CancelBatchException, MixedPrecision, noop, set_seed
 
 
 class SeedEachFit(Callback):
@@ -23,6 +23,13 @@ class SeedEachFit(Callback):
         """Seed python, numpy and torch."""
         if not hasattr(self.learn, "gather_preds"):
             set_seed(self.seed)
+        if hasattr(self.learn, "lr_finder"):
+            self.first_epoch = self.learn.dls.train.epoch
+
+    def after_fit(self) -> None:
+        """Let a search for a learning rate leave the order of the rows as it was."""
+        if hasattr(self.learn, "lr_finder"):
+            self.learn.dls.train.epoch = self.first_epoch
 
 
 class Accumulate(Callback):
@@ -62,11 +69,13 @@ class Accumulate(Callback):
 class ProgressLines(Callback):
     """Progress as plain lines, for output that is not a terminal."""
 
-    order = 60
+    # Before CSVLogger, which hands on to the logger that it finds.
+    order = 59
 
     def before_fit(self) -> None:
         """Print the head of the table, and let the recorder print its rows into it."""
-        self.is_shown = not hasattr(self.learn, "gather_preds") and self.learn.create_mbar
+        is_quiet = hasattr(self.learn, "gather_preds") or self.learn.logger is noop
+        self.is_shown = self.learn.create_mbar and not is_quiet
         if self.is_shown:
             self._print(self.learn.recorder.metric_names)
             self._logger, self.learn.logger = self.learn.logger, self._print
@@ -103,15 +112,17 @@ def shows_bars() -> bool:
 class History(Callback):
     """What every fit of the Learner did, epoch by epoch; fastai's recorder forgets at each fit."""
 
-    order = 65
+    # After the recorder, before EarlyStoppingCallback ends the fit.
+    order = 55
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        """An epoch each: epoch (from 1, over all fits), lr, losses, metrics, seconds."""
+        """An epoch each: epoch (from 1, over all fits), highest lr, losses, metrics, seconds."""
 
     def before_epoch(self) -> None:
         """Note the time."""
         self.started, self.trained = time.perf_counter(), False
+        self.first_batch = len(self.learn.recorder.lrs)
 
     def after_train(self) -> None:
         """Tell an epoch of training from a mere validation."""
@@ -125,6 +136,7 @@ class History(Callback):
         names = list(learn.recorder.metric_names)[1:-1]
         values = [float(value) for value in learn.final_record]
         if len(values) == len(names):
-            row = {"epoch": float(len(self.rows) + 1), "lr": float(max(learn.recorder.lrs))}
+            lr = max(learn.recorder.lrs[self.first_batch :])
+            row = {"epoch": len(self.rows) + 1, "lr": float(lr)}
             seconds = time.perf_counter() - self.started
             self.rows.append({**row, **dict(zip(names, values, strict=True)), "seconds": seconds})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ftkit._fastai import Metric
@@ -9,15 +10,19 @@ from ftkit.task import Metrics, Task
 
 
 class TaskScores:
-    """The scores of one pass over validation rows, shared by the metrics that show them.
+    """The scores of one pass over rows, shared by the metrics that show them.
 
-    The pass also decides what the task leaves to validation rows, such as a threshold.
+    A pass over the Learner's own validation rows also decides what the task leaves to them, such
+    as a threshold.
     """
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        self.trained_task = task
+        """The task with what the last pass over the validation rows chose."""
         self.metrics: Metrics = task.metrics(choose=True)
         self._computed: dict[str, float] | None = None
+        self._decides = False
 
     def reset(self) -> None:
         """Start a pass."""
@@ -27,11 +32,16 @@ class TaskScores:
         """Take in the Learner's batch."""
         self.metrics.add(learn.pred, learn.y)
         self._computed = None
+        # Not so for rows at hand, whose labels may be made up, as in `learn.predict`.
+        self._decides = learn.dl is learn.dls.valid
 
     def values(self) -> dict[str, float]:
         """The scores of the pass."""
         if self._computed is None:
             self._computed = self.metrics.compute()
+            if self._decides:
+                chosen = self.metrics.chosen()
+                self.trained_task = replace(self.task, **chosen)  # type: ignore[type-var]
         return self._computed
 
 

@@ -20,8 +20,11 @@ class GroupedAdamW(OptimWrapper):
     and norms) get no weight decay, which fastai's OptimWrapper cannot tell it.
     """
 
-    def __init__(self, groups: Sequence[Sequence[nn.Parameter]], lr: float = 1e-3) -> None:
-        """`groups` are lists of parameters, the first layers first; none is empty."""
+    def __init__(self, groups: Sequence[Sequence[nn.Parameter]], lr: float | slice = 1e-3) -> None:
+        """`groups` are lists of parameters, the first layers first; none is empty.
+
+        `lr` is one rate for all, or a slice spread over the groups.
+        """
         self._layers: list[list[nn.Parameter]] = [list(group) for group in groups]
         halves = [
             {"params": members, "layer_group": i, "decays": decays}
@@ -30,11 +33,12 @@ class GroupedAdamW(OptimWrapper):
             if (members := [p for p in group if (p.ndim > 1) == decays])
         ]
         is_fused = all(p.device.type in _FUSED_DEVICES for group in self._layers for p in group)
-        super().__init__(opt=torch.optim.AdamW(halves, lr=lr, fused=is_fused or None))
+        super().__init__(opt=torch.optim.AdamW(halves, lr=1e-3, fused=is_fused or None))
         self._first = [
             next(i for i, half in enumerate(halves) if half["layer_group"] == layer)
             for layer in range(len(self._layers))
         ]
+        self.set_hyper("lr", lr)
 
     @property
     def param_lists(self) -> list[list[nn.Parameter]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import platform
+import shutil
 import tomllib
 import warnings
 from collections.abc import Mapping
@@ -29,8 +30,6 @@ from ftkit.tasks import TASKS, get_task
 _PACKAGES = ("ftkit", "torch", "transformers", "fastai", "datasets", "tokenizers", "numpy")
 _EVALUATED = ("validation", "test")
 _OURS = ("run.toml", "history.csv", "metrics.json", "model")
-# The head learns this many times faster than the embeddings; the layers lie in between.
-LR_SPREAD = 10
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class RunSettings:
     columns: Mapping[str, str | list[str]] | None = None
     epochs: int = 3
     lr: float | None = None
-    """Highest learning rate, that of the head; None takes `default_lr`."""
+    """Learning rate of the head, ten times that of what is below it; None takes `default_lr`."""
     batch_size: int = 32
     max_length: int | None = None
     """Tokens; None is the checkpoint's own limit."""
@@ -134,6 +133,8 @@ def run(settings: RunSettings) -> dict[str, Any]:
         path=output,
     )
     output.mkdir(parents=True, exist_ok=True)
+    for litter in output.glob(".model-*"):
+        shutil.rmtree(litter, ignore_errors=True)
     settings.write(output / "run.toml")
     fit(learn, settings)
     _write_history(learn, output / "history.csv")
@@ -149,7 +150,7 @@ def fit(learn: TextLearner, settings: RunSettings) -> None:
         learn.freeze()
         learn.fit_one_cycle(settings.freeze_epochs, lr, pct_start=0.99)
         learn.unfreeze()
-    learn.fit_one_cycle(settings.epochs, slice(lr / LR_SPREAD, lr))
+    learn.fit_one_cycle(settings.epochs, slice(lr))
 
 
 def _evaluate_and_save(
@@ -198,12 +199,15 @@ def _check_output(output: Path) -> None:
     """Refuse a folder with anything in it but what an unfinished run left."""
     if not output.exists():
         return
-    found = sorted(path.name for path in output.iterdir()) if output.is_dir() else [output.name]
+    if not output.is_dir():
+        raise SettingError(f'"{output}" is a file', remedy="Give a new folder as --output.")
+    found = sorted(path.name for path in output.iterdir())
     if "metrics.json" in found and "run.toml" in found:
         raise SettingError(
             f'"{output}" holds another run', remedy="Give another --output, or remove that folder."
         )
-    foreign = [name for name in found if name not in _OURS and not name.startswith(".model-")]
+    is_run = "run.toml" in found
+    foreign = [name for name in found if not is_run or not name.startswith((*_OURS, ".model-"))]
     if foreign:
         raise SettingError(
             f'"{output}" holds other files ({", ".join(foreign[:3])})',

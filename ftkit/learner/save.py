@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,7 @@ def predictor(learn: TextLearner) -> Predictor:
 
 def trained_task(learn: TextLearner) -> Task:
     """The Learner's task with the options that the last validation chose."""
-    task: Task = learn.dls.train.dataset.task
-    return replace(task, **learn.task_scores.metrics.chosen())  # type: ignore[type-var]
+    return learn.task_scores.trained_task
 
 
 def count_longer(learn: TextLearner) -> dict[str, int]:

@@ -70,6 +70,8 @@ def open_checkpoint(
     head = fitted.head()
     head_class = _head_class(config, head, str(name))
     goes_on = head_class in (config.architectures or []) and not new_head
+    if goes_on:
+        _check_kind(config, head, str(name))
     if goes_on and head.labels:
         names = _matched_labels(config, head, str(name))
         fitted = replace(task, labels=names).with_labels(data)  # type: ignore[type-var]
@@ -119,6 +121,12 @@ def load_tokenizer(
             f'the tokenizer of "{name}" has no fast version, and ftkit needs its offsets',
             remedy="Convert it to a tokenizer.json with transformers, or take another checkpoint.",
         )
+    if len(tokenizer) <= len(tokenizer.all_special_tokens) + 1:
+        # transformers makes an empty one where there is no file at all.
+        raise CheckpointError(
+            f'"{name}" has no tokenizer',
+            remedy="Put tokenizer.json and tokenizer_config.json beside the weights.",
+        )
     # Some ship with both set in tokenizer.json, which would cut texts without a word.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
@@ -137,7 +145,8 @@ def token_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> i
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - first)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not limits and isinstance(positions, int) and positions > 0:
+    if isinstance(positions, int) and positions > 0:
+        # BART's embedding has two rows more than it has positions.
         limits.append(positions)
     return min(limits, default=_DEFAULT_LIMIT)
 
@@ -234,11 +243,23 @@ def _head_class(config: PretrainedConfig, head: Head, name: str) -> str:
     return str((found[0] if isinstance(found, tuple) else found).__name__)
 
 
+def _check_kind(config: PretrainedConfig, head: Head, name: str) -> None:
+    """Raises CheckpointError where the checkpoint's head is for another kind of labels."""
+    wanted: str | None = head.config.get("problem_type")
+    found: str | None = config.problem_type
+    if not head.labels and config.num_labels != head.config.get("num_labels"):
+        found = found or f"{config.num_labels} labels"
+    if found is not None and wanted is not None and found != wanted:
+        raise CheckpointError(
+            f'"{name}" was fine-tuned for {found}, and the data is for {wanted}',
+            remedy="Pass new_head=True to train a new head.",
+        )
+
+
 def _matched_labels(config: PretrainedConfig, head: Head, name: str) -> tuple[str, ...]:
     """The labels of the checkpoint's head, in its order, if the data's are among them."""
     id2label: dict[Any, str] = dict(config.id2label or {})
     names = tuple(id2label[i] for i in sorted(id2label))
-    remedy = "Rename the labels of the data, or pass new_head=True to train a new head."
     if all(label == f"LABEL_{i}" for i, label in enumerate(names)):
         raise CheckpointError(
             f'"{name}" has a head for {len(names)} labels without names, so the labels of the '
@@ -250,13 +271,7 @@ def _matched_labels(config: PretrainedConfig, head: Head, name: str) -> tuple[st
         raise CheckpointError(
             f'the data has the label(s) {quoted(unknown)}, and "{name}" was fine-tuned for '
             f"{quoted(names)}",
-            remedy=remedy,
-        )
-    kind = head.config.get("problem_type")
-    if config.problem_type is not None and kind is not None and config.problem_type != kind:
-        raise CheckpointError(
-            f'"{name}" was fine-tuned for {config.problem_type}, and the data is for {kind}',
-            remedy=remedy,
+            remedy="Rename the labels of the data, or pass new_head=True to train a new head.",
         )
     return names
 
@@ -270,6 +285,7 @@ def _load_model(
     trust_remote_code: bool,
 ) -> PreTrainedModel:
     auto = getattr(transformers, head.auto_class)
+    is_body_alone = is_head_new and _may_have_head(config)
     options: dict[str, Any] = {
         "config": config,
         "dtype": torch.float32,
@@ -279,10 +295,12 @@ def _load_model(
     }
     try:
         with quiet_transformers():
-            if is_head_new and _has_any_head(config):
+            if is_body_alone:
                 # Its own head may fit by size and must not come along: load the body alone.
                 body, report = AutoModel.from_pretrained(folder, **options)
-                model = auto.from_config(config, trust_remote_code=trust_remote_code)
+                model = auto.from_config(
+                    config, dtype=torch.float32, trust_remote_code=trust_remote_code
+                )
                 model.base_model.load_state_dict(body.state_dict(), strict=False)
             else:
                 model, report = auto.from_pretrained(folder, **options)
@@ -291,12 +309,10 @@ def _load_model(
             f'the weights of "{name}" cannot be opened ({_first_line(error)})',
             remedy="Check that model.safetensors is whole and belongs to config.json.",
         ) from None
-    prefix = f"{model.base_model_prefix}."
-    missing = sorted(
-        key
-        for key in report["missing_keys"]
-        if not is_head_new or (key.startswith(prefix) and ".pooler." not in key)
-    )
+    missing = sorted(report["missing_keys"])
+    if is_head_new:
+        prefix = "" if is_body_alone else f"{model.base_model_prefix}."
+        missing = [key for key in missing if key.startswith(prefix) and "pooler." not in key]
     if missing:
         raise CheckpointError(
             f'the weights of "{name}" lack {len(missing)} of the tensors that its config.json '
@@ -306,8 +322,9 @@ def _load_model(
     return model  # type: ignore[no-any-return]
 
 
-def _has_any_head(config: PretrainedConfig) -> bool:
-    return any("For" in architecture for architecture in config.architectures or [])
+def _may_have_head(config: PretrainedConfig) -> bool:
+    names = config.architectures
+    return not names or any("For" in architecture for architecture in names)
 
 
 @contextlib.contextmanager

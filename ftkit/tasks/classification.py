@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -30,6 +31,13 @@ LongTexts = Literal["head", "tail", "head+tail", "windows"]
 # Thresholds tried for multi-label scores: 0.05, 0.06, ... 0.95.
 _BINS = 100
 _CANDIDATES = slice(5, 96)
+
+# What a row's label must be, and what to call it.
+_LABEL_TYPES: dict[str, tuple[Any, str]] = {
+    "single": (object, "a label"),
+    "multi": ((list, tuple, np.ndarray), "a list of labels"),
+    "regression": (Real, "a number"),
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ class Classification:
             raise SettingError(
                 f"label_smoothing is {self.label_smoothing}", remedy="Give 0 or more, below 1."
             )
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise SettingError(f"threshold is {self.threshold}", remedy="Give one between 0 and 1.")
         if self.stride < 0:
             raise SettingError(f"stride is {self.stride}", remedy="Give 0 tokens or more.")
         if self.kind == "regression" and (self.class_weights or self.label_smoothing):
@@ -202,8 +212,8 @@ class Classification:
     ) -> dict[str, list[Any]]:
         """Token ids of a slice of rows: `input_ids[row][window][token]`.
 
-        `n_tokens` is the length of the whole row; `target`, where rows have labels, is a class
-        number, a 0/1 vector (labels,) or a number.
+        `n_tokens` is the length of the whole row, `n_cut` how many of its tokens no window has;
+        `target`, where rows have labels, is a class number, a 0/1 vector (labels,) or a number.
         """
         pairs = rows.get("text_pair")
         encoded = tokenizer(
@@ -217,13 +227,15 @@ class Classification:
         names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
         features: dict[str, list[Any]] = {name: [[ids] for ids in encoded[name]] for name in names}
         lengths = [len(ids) for ids in encoded["input_ids"]]
+        cut = [0] * len(lengths)
         for i, length in enumerate(lengths):
             if length > limit:
                 windows = self._windows(encoded.sequence_ids(i), limit)
+                cut[i] = length - len(set().union(*windows))
                 for name in names:
                     ids = encoded[name][i]
                     features[name][i] = [[ids[p] for p in window] for window in windows]
-        features["n_tokens"] = lengths
+        features["n_tokens"], features["n_cut"] = lengths, cut
         if "label" in rows:
             features["target"] = [self._target(i, each) for i, each in enumerate(rows["label"])]
         return features
@@ -248,6 +260,15 @@ class Classification:
         return [sorted(fixed.union(window)) for window in kept]
 
     def _target(self, row: int, label: Any) -> int | float | list[int]:
+        types, what = _LABEL_TYPES[self.kind]
+        if label is None or not isinstance(label, types):
+            found = "nothing" if label is None else repr(label)[:60]
+            raise DataError(
+                f"found {found} where {what} should be",
+                remedy="Fill it in, or drop the row.",
+                row=row + 1,
+                column="label",
+            )
         if self.kind == "regression":
             return float(label)
         names = [str(each) for each in label] if self.kind == "multi" else [str(label)]
@@ -279,9 +300,11 @@ class Classification:
         if len(columns["input_ids"]) > len(columns["row"]):
             inputs["windows"] = torch.from_numpy(columns["windows"])
         dtype = torch.long if self.kind == "single" else torch.float
-        if "target" not in columns:
-            return inputs, torch.zeros(len(columns["row"]), dtype=dtype)
-        return inputs, torch.from_numpy(columns["target"]).to(dtype)
+        target = columns.get("target")
+        if target is None:
+            shape = (len(columns["row"]), *[len(self.labels)] * (self.kind == "multi"))
+            return inputs, torch.zeros(shape, dtype=dtype)
+        return inputs, torch.from_numpy(target).to(dtype)
 
     # Loss
 
@@ -329,7 +352,7 @@ class Classification:
             return ValueMetrics()
         if self.kind == "single":
             return ClassMetrics(self.labels)
-        return LabelsMetrics(self.labels, None if choose else self._threshold)
+        return LabelsMetrics(self.labels, self.threshold if choose else self._threshold)
 
     # Decode
 
@@ -357,7 +380,7 @@ class Classification:
         scores = self.scores(outputs)
         if self.kind == "regression":
             return [ValuePrediction(value) for value in scores.tolist()]
-        ordered, order = scores.sort(1, descending=True)
+        ordered, order = scores.sort(dim=1, descending=True, stable=True)
         ranked = [
             {self.labels[place]: value for place, value in zip(places, values, strict=True)}
             for places, values in zip(order.tolist(), ordered.tolist(), strict=True)
@@ -415,10 +438,12 @@ class ClassMetrics:
         from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
         wanted, found = np.concatenate(self.wanted), np.concatenate(self.found)
+        n_met = len(np.union1d(wanted, found))
         return {
             "accuracy": float(accuracy_score(wanted, found)),
             "macro_f1": float(f1_score(wanted, found, average="macro", zero_division=0)),
-            "mcc": float(matthews_corrcoef(wanted, found)),
+            # scikit-learn warns where all rows have one label, and all answers are that label.
+            "mcc": float(matthews_corrcoef(wanted, found)) if n_met > 1 else 0.0,
         }
 
     def per_label(self) -> dict[str, dict[str, float]]:
@@ -446,17 +471,25 @@ class LabelsMetrics:
     threshold: float | None
     """None: choose the threshold at which micro F1 is best on these rows."""
     counts: np.ndarray = field(init=False)
-    """How many rows have a score in each bin: (2 for absent or present, labels, bins)."""
+    """How many rows have a score in each bin: (2 for absent or present, labels, bins).
+
+    A bin is a hundredth of the score; where the threshold is given, bin 1 is what reaches it.
+    """
 
     def __post_init__(self) -> None:
         self.counts = np.zeros((2, len(self.labels), _BINS + 1), dtype=np.int64)
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """Take in logits (rows, labels) and 0/1 targets (rows, labels)."""
-        # Rounding first lets a score of 0.29 count as 0.29, not as 28.999 hundredths.
-        bins = (outputs.float().sigmoid() * _BINS + 1e-4).long().cpu().numpy()
+        scores = outputs.float().sigmoid().nan_to_num()
+        if self.threshold is None:
+            # Rounding first lets a score of 0.29 count as 0.29, not as 28.999 hundredths.
+            bins = (scores * _BINS + 1e-4).long()
+        else:
+            bins = (scores >= self.threshold).long()
         label = np.arange(len(self.labels))[None, :]
-        np.add.at(self.counts, (targets.cpu().numpy().astype(np.int64), label, bins), 1)
+        present = targets.cpu().numpy().astype(np.int64)
+        np.add.at(self.counts, (present, label, bins.cpu().numpy()), 1)
 
     def _f1(self) -> tuple[np.ndarray, ...]:
         """True positives, predicted and wanted by label and threshold: (labels, bins)."""
@@ -465,8 +498,9 @@ class LabelsMetrics:
         return at_least[1], at_least.sum(0), wanted
 
     def _place(self) -> int:
+        """The first bin that counts."""
         if self.threshold is not None:
-            return round(self.threshold * _BINS)
+            return 1
         true, predicted, wanted = (part.sum(0) for part in self._f1())
         micro = 2 * true / np.maximum(predicted + wanted, 1)
         return int(micro[_CANDIDATES].argmax()) + _CANDIDATES.start
@@ -487,7 +521,9 @@ class LabelsMetrics:
 
     def chosen(self) -> dict[str, Any]:
         """The threshold in use; nothing before any rows were seen."""
-        return {"threshold": self._place() / _BINS} if self.counts.any() else {}
+        if not self.counts.any():
+            return {}
+        return {"threshold": self.threshold or self._place() / _BINS}
 
 
 @dataclass
@@ -554,10 +590,13 @@ def _label_array(split: str, rows: Dataset) -> Any:
     column = rows.select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    if hasattr(rows.features["label"], "names"):
+        # A ClassLabel of -1 is how public test splits mark a row without a label.
+        column = pc.if_else(pc.less(column, 0), None, column)
     if column.null_count:
         raise DataError(
             f"the label is missing here and in {column.null_count:,} row(s) in all",
-            remedy="Fill it in, or drop these rows.",
+            remedy="Fill it in, drop these rows, or leave the split out.",
             split=split,
             row=pc.index(pc.is_null(column), True).as_py() + 1,
             column="label",
@@ -580,19 +619,24 @@ def _count_labels(split: str, rows: Dataset, kind: Kind) -> dict[str, int]:
             split=split,
             column="label",
         )
+    names = getattr(feature, "names", None)
     values = pc.list_flatten(column) if is_list else column
-    if values.null_count or pa.types.is_nested(values.type):
+    is_number_missing = names is not None and pc.any(pc.less(values, 0)).as_py()
+    if values.null_count or pa.types.is_nested(values.type) or is_number_missing:
         raise DataError(
             "a list of labels holds something that is no label",
             remedy="Give lists of names, such as ['billing', 'urgent'].",
             split=split,
             column="label",
         )
+    if is_list:
+        # A label that a row names twice counts once.
+        pairs = pa.table({"row": pc.list_parent_indices(column), "label": values})
+        values = pairs.group_by(["row", "label"]).aggregate([])["label"]
     counted = pc.value_counts(values)
     counts = dict(
         zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
     )
-    names = getattr(feature, "names", None)
     if names is not None:
         return {name: counts.get(i, 0) for i, name in enumerate(names)}
     return {str(value): counts[value] for value in sorted(counts)}
@@ -646,8 +690,10 @@ def _resolve_weights(
     if isinstance(weights, str):
         _check_choice("class_weights", weights, ("balanced",))
         seen = np.maximum(counts, 1)
-        balanced = n_rows / (len(labels) * seen) if kind == "single" else (n_rows - counts) / seen
-        return tuple(float(weight) for weight in balanced)
+        if kind == "single":
+            return tuple((n_rows / (len(labels) * seen)).tolist())
+        # At least one row counts as absent: a weight of 0 would leave a label unlearned.
+        return tuple((np.maximum(n_rows - counts, 1) / seen).tolist())
     if isinstance(weights, Mapping):
         unknown = sorted(set(weights) - set(labels))
         if unknown:
@@ -655,12 +701,15 @@ def _resolve_weights(
                 f"class_weights names {quoted(unknown)}, which the data does not have",
                 remedy=f"Its labels are {quoted(labels)}.",
             )
-        return tuple(float(weights.get(name, 1.0)) for name in labels)
+        weights = [weights.get(name, 1.0) for name in labels]
     if len(weights) != len(labels):
         raise SettingError(
             f"class_weights has {len(weights)} numbers for {len(labels)} labels",
             remedy=f"Give one for each of {quoted(labels)}.",
         )
+    wrong = [weight for weight in weights if not 0 <= weight < np.inf]
+    if wrong:
+        raise SettingError(f"class_weights has {wrong[0]}", remedy="Give numbers of 0 or more.")
     return tuple(float(weight) for weight in weights)
 
 

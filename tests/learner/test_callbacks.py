@@ -1,0 +1,177 @@
+"""Accumulate, History, seeds and plain progress; and fastai's own callbacks beside them."""
+
+import csv
+import io
+import math
+
+import pytest
+import torch
+from fastai.callback.all import CSVLogger, EarlyStoppingCallback, GradientClip, SaveModelCallback
+from fastai.callback.core import Callback
+
+import ftkit
+from ftkit.learner import callbacks
+
+BS = 7  # 96 rows make 14 batches, the last of 5
+
+
+class Watch(Callback):
+    """Notes the rows of every batch, and the gradient of every step."""
+
+    order = 50
+
+    def __init__(self):
+        self.batches, self.gradients, self.losses = [], [], []
+
+    def after_loss(self):
+        if self.training:
+            self.batches.append(self.learn.xb[0]["row"].tolist())
+            self.losses.append(self.learn.loss.item())
+
+    def before_step(self):
+        self.gradients.append([p.grad.clone() for p in self.learn.model.parameters()])
+
+
+@pytest.fixture
+def make_still_learner(make_learner, make_checkpoint):
+    """A Learner whose weights never move and that has no dropout: gradients can be compared."""
+    checkpoint = make_checkpoint("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+    def make(*cbs, **options):
+        learn = make_learner(checkpoint=checkpoint, bs=BS, **options)
+        watch = Watch()
+        learn.fit(1, lr=0.0, wd=0.0, cbs=[*cbs, watch])
+        return learn, watch
+
+    return make
+
+
+def gradient_of(learn, rows):
+    """The gradient of the mean loss over rows of train, computed as one batch."""
+    loader = learn.dls.train
+    learn.model.zero_grad()
+    inputs, targets = loader._fill(torch.tensor(rows).numpy())
+    learn.model.train()
+    learn.loss_func(learn.model(inputs), targets).backward()
+    return [p.grad.clone() for p in learn.model.parameters()]
+
+
+@pytest.mark.parametrize("n_batches", [3, 5, 100])
+def test_accumulate_is_one_big_batch(make_still_learner, n_batches):
+    learn, watch = make_still_learner(ftkit.Accumulate(n_batches))
+    assert len(watch.batches) == 14
+    assert len(watch.gradients) == math.ceil(14 / n_batches)  # the last group may be partial
+    for step, found in enumerate(watch.gradients):
+        group = watch.batches[step * n_batches : (step + 1) * n_batches]
+        expected = gradient_of(learn, [row for batch in group for row in batch])
+        for a, b in zip(found, expected, strict=True):
+            assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_accumulate_leaves_the_losses_alone(make_still_learner):
+    plain, watch_plain = make_still_learner()
+    other, watch_other = make_still_learner(ftkit.Accumulate(4))
+    assert watch_other.losses == watch_plain.losses
+    assert other.recorder.losses == plain.recorder.losses
+    assert other.history.rows[0]["train_loss"] == plain.history.rows[0]["train_loss"]
+
+
+def test_gradient_clipping_sees_the_whole_gradient(make_still_learner):
+    _, plain = make_still_learner(ftkit.Accumulate(5))
+    _, clipped = make_still_learner(ftkit.Accumulate(5), GradientClip(1e-3))
+    for whole, cut in zip(plain.gradients, clipped.gradients, strict=True):
+        norm = torch.cat([g.flatten() for g in whole]).norm()
+        assert norm > 1e-3
+        for a, b in zip(whole, cut, strict=True):
+            assert torch.allclose(a * (1e-3 / norm), b, atol=1e-7)
+
+
+def test_accumulate_learns(make_learner):
+    learn = make_learner(bs=4, cbs=ftkit.Accumulate(2))
+    learn.fit_one_cycle(6, 1e-2)
+    assert learn.history.rows[-1]["accuracy"] > 0.9
+
+
+def test_accumulate_by_one_changes_nothing(make_learner):
+    weights = []
+    for cbs in ([], [ftkit.Accumulate(1)]):
+        learn = make_learner(cbs=cbs)
+        learn.fit_one_cycle(1, 1e-3)
+        weights.append(torch.cat([p.detach().flatten() for p in learn.model.parameters()]))
+    assert torch.allclose(*weights, atol=1e-5)
+
+
+def test_history_goes_on_over_fits_and_skips_what_is_no_training(make_learner):
+    learn = make_learner()
+    learn.fit_one_cycle(1, 1e-3)
+    learn.validate()
+    learn.get_preds()
+    learn.lr_find(num_it=10, show_plot=False)
+    learn.fit_one_cycle(2, 1e-4)
+    assert [row["epoch"] for row in learn.history.rows] == [1, 2, 3]
+    assert learn.history.rows[0]["lr"] > 8e-4
+    assert all(row["lr"] < 1.1e-4 for row in learn.history.rows[1:])
+    assert all(row["seconds"] > 0 for row in learn.history.rows)
+
+
+# Progress
+
+
+def test_plain_lines_where_there_is_no_terminal(make_learner, capsys):
+    learn = make_learner(bs=2)  # 48 batches: lines within the epoch
+    learn.fit_one_cycle(1, 1e-3)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == [
+        *("epoch", "train_loss", "valid_loss", "accuracy", "macro_f1", "mcc", "time")
+    ]
+    within = [line for line in lines if line.startswith("  epoch 0 batch ")]
+    assert [line.split()[3] for line in within] == ["12/48", "24/48", "36/48"]
+    assert lines[-1].split()[0] == "0"
+    assert "\r" not in "".join(lines)
+    learn.predict("hello")
+    learn.validate()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-4)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_bar_in_a_terminal(make_learner, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    names = {type(cb).__name__ for cb in make_learner().cbs}
+    assert "ProgressCallback" in names
+    assert "ProgressLines" not in names
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False, raising=False)
+    assert "ProgressLines" in {type(cb).__name__ for cb in make_learner().cbs}
+
+
+def test_shows_bars_asks_the_output(monkeypatch):
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    assert not callbacks.shows_bars()
+
+
+# fastai's own
+
+
+def test_csv_logger(make_learner, tmp_path):
+    learn = make_learner(cbs=CSVLogger())
+    learn.fit_one_cycle(2, 1e-3)
+    with (tmp_path / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    assert float(rows[1]["accuracy"]) == pytest.approx(learn.history.rows[1]["accuracy"])
+
+
+def test_save_model_keeps_the_best(make_learner):
+    # A rate of 10 in the second fit ruins the model; the best is that of the first epochs.
+    save = SaveModelCallback(monitor="macro_f1", fname="best")
+    learn = make_learner(cbs=save)
+    learn.fit(5, [1e-2] * 4)
+    best = max(row["macro_f1"] for row in learn.history.rows)
+    assert learn.validate()[2] == pytest.approx(best)
+    assert (learn.path / "models" / "best.pth").exists()
+
+
+def test_early_stopping(make_learner):
+    learn = make_learner(cbs=EarlyStoppingCallback(monitor="accuracy", patience=1))
+    learn.fit(9, 0.0)  # nothing can improve
+    assert len(learn.history.rows) == 2

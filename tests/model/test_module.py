@@ -1,0 +1,117 @@
+"""The module: a batch dict in, logits out; windows averaged, precision as asked for."""
+
+import pytest
+import torch
+
+from ftkit.model import module as rooms
+from ftkit.model.module import TextModel, mean_of_windows
+
+HEAD = "ForSequenceClassification"
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return TextModel(tiny_model("bert", HEAD, num_labels=3)).eval()
+
+
+def batch_of(*lengths, longest=12, **others):
+    """Inputs with so many tokens each, and what belongs to a row."""
+    tokens = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, 100, (len(lengths), longest), generator=tokens)
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+    return {"input_ids": ids * mask, "attention_mask": mask, **others}
+
+
+def test_logits_are_the_models_own(model):
+    batch = batch_of(3, 12, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch), model.hf_model(**batch).logits, rtol=0, atol=0)
+        assert model(batch).dtype is torch.float32
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "gpt2", "t5", "bart"])
+def test_keys_that_a_model_does_not_know_are_dropped(tiny_model, architecture):
+    model = TextModel(tiny_model(architecture, HEAD, pad_token_id=0)).eval()
+    batch = batch_of(3, 12, row=torch.arange(2), n_tokens=torch.ones(2))
+    if architecture in ("t5", "bart"):
+        # These find the end of the text by its token.
+        end = model.hf_model.config.eos_token_id
+        batch["input_ids"][:, 0] = end
+        batch["input_ids"][:, 1:][batch["input_ids"][:, 1:] == end] = 20
+    with torch.no_grad():
+        plain = model({name: batch[name] for name in ("input_ids", "attention_mask")})
+        torch.testing.assert_close(model(batch), plain)
+        types = torch.ones_like(batch["input_ids"])
+        typed = model({**batch, "token_type_ids": types % 2})
+    assert torch.equal(typed, plain) == (architecture not in ("bert", "gpt2"))
+
+
+def test_windows_are_averaged(model):
+    batch = batch_of(12, 12, 5, 12, 12, 12)
+    counts = torch.tensor([2, 1, 3])
+    with torch.no_grad():
+        alone = model(batch)
+        averaged = model({**batch, "windows": counts})
+    expected = torch.stack([alone[:2].mean(0), alone[2], alone[3:].mean(0)])
+    torch.testing.assert_close(averaged, expected)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4, 5, 100])
+def test_windows_a_few_at_a_time_give_the_same(model, monkeypatch, at_once):
+    batch = batch_of(12, 12, 5, 12, 12, windows=torch.tensor([2, 3]))
+    whole = model(batch)
+    assert whole.requires_grad
+    monkeypatch.setattr(rooms, "_WINDOWS_AT_ONCE", at_once)
+    calls = []
+    handle = model.hf_model.register_forward_hook(lambda *args: calls.append(1))
+    with torch.no_grad():
+        parts = model(batch)
+    handle.remove()
+    assert len(calls) == -(-5 // at_once)
+    torch.testing.assert_close(parts, whole.detach())
+
+
+def test_gradients_flow_through_every_window(model):
+    batch = batch_of(12, 12, 12, windows=torch.tensor([2, 1]))
+    seen = []
+    handle = model.hf_model.bert.register_forward_hook(
+        lambda module, inputs, output: (
+            (
+                seen.append(output.pooler_output),
+                output.pooler_output.retain_grad(),
+            )[:0]
+            or None
+        )
+    )
+    model.zero_grad()
+    model(batch)[:, 1].sum().backward()
+    handle.remove()
+    gradient = seen[0].grad
+    assert (gradient.abs().sum(1) > 0).all()
+    torch.testing.assert_close(gradient[0], gradient[2] / 2)
+    assert all(p.grad is not None for p in model.hf_model.classifier.parameters())
+    model.zero_grad()
+
+
+def test_autocast_computes_in_the_type_asked_for(model, monkeypatch):
+    batch, types = batch_of(3, 12), []
+    layer = model.hf_model.bert.encoder.layer[0].intermediate.dense
+    handle = layer.register_forward_hook(lambda _, inputs, output: types.append(output.dtype))
+    with torch.no_grad():
+        full = model(batch)
+        monkeypatch.setattr(model, "autocast_dtype", torch.bfloat16)
+        half = model(batch)
+    handle.remove()
+    assert types == [torch.float32, torch.bfloat16]
+    assert half.dtype is torch.float32
+    assert not torch.equal(half, full)
+    torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 1), (6, 4, 5), (6,)])
+def test_mean_of_windows(shape):
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    means = mean_of_windows(logits, torch.tensor([1, 3, 2]))
+    expected = torch.stack([logits[:1].mean(0), logits[1:4].mean(0), logits[4:].mean(0)])
+    torch.testing.assert_close(means, expected)

@@ -1,0 +1,76 @@
+"""Errors say what was found, where, and how to mend it."""
+
+import pytest
+
+from ftkit.errors import (
+    CheckpointError,
+    DataError,
+    FtkitError,
+    FtkitWarning,
+    SettingError,
+    quoted,
+)
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("place", "where"),
+    [
+        ({}, ""),
+        ({"split": "train"}, 'split "train": '),
+        ({"row": 3}, "row 3: "),
+        ({"column": "label"}, 'column "label": '),
+        (
+            {"split": "train", "row": 3, "column": "label"},
+            'split "train", row 3, column "label": ',
+        ),
+        # The user's own file says more than the split it became.
+        (
+            {"file": "a.csv", "split": "train", "row": 3, "column": "label"},
+            'a.csv, row 3, column "label": ',
+        ),
+    ],
+)
+def test_data_error_names_the_place_then_the_remedy(place, where):
+    error = DataError("the label is missing", remedy="Fill it in.", **place)
+    assert str(error) == f"{where}the label is missing. Fill it in."
+    assert error.problem == "the label is missing"
+    assert error.remedy == "Fill it in."
+    for name in ("file", "split", "row", "column"):
+        assert getattr(error, name) == place.get(name)
+
+
+def test_located_moves_the_error_into_a_file():
+    error = DataError("it is empty", remedy="Fill it in.", split="train", row=3, column="text")
+    moved = error.located("part-2.jsonl", 1)
+    assert str(moved) == 'part-2.jsonl, row 1, column "text": it is empty. Fill it in.'
+    assert (moved.split, moved.row, moved.file) == ("train", 1, "part-2.jsonl")
+    assert moved.problem == error.problem
+
+
+@pytest.mark.parametrize("kind", [DataError, CheckpointError, SettingError])
+def test_every_error_is_an_ftkit_error(kind):
+    error = kind("found", remedy="Mend it.")
+    assert isinstance(error, FtkitError)
+    assert str(error) == "found. Mend it."
+
+
+def test_setting_error_is_a_value_error_and_a_warning_is_no_error():
+    assert issubclass(SettingError, ValueError)
+    assert issubclass(FtkitWarning, UserWarning)
+    assert not issubclass(FtkitWarning, FtkitError)
+
+
+@pytest.mark.parametrize(
+    ("names", "most", "expected"),
+    [
+        ([], 12, ""),
+        (["a"], 12, '"a"'),
+        (["a", "b"], 12, '"a", "b"'),
+        (list("abc"), 3, '"a", "b", "c"'),
+        (list("abcde"), 3, '"a", "b", "c" and 2 more'),
+    ],
+)
+def test_quoted(names, most, expected):
+    assert quoted(names, most) == expected

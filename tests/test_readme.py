@@ -1,0 +1,68 @@
+"""What README.md tells a newcomer to do, done word by word."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of the README in that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks("python")
+    assert len(found) == 2
+    names: dict[str, Any] = {}
+    for block in found:
+        exec(compile(block, "README.md", "exec"), names)
+    assert (
+        names["model"].predict(["My card was charged twice"])[0].label in names["model"].task.labels
+    )
+    assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_shell_blocks_run(tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    assert len(lines) == 4
+    for line in lines:
+        done = subprocess.run(
+            line,
+            shell=True,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    runs = tmp_path / "runs"
+    assert {"run.toml", "metrics.json", "history.csv", "model"} == {
+        file.name for file in (runs / "second").iterdir()
+    }
+
+
+def test_make_targets_named_in_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = re.findall(r"^make (\w+)", "\n".join(blocks("")), flags=re.MULTILINE)
+    assert named == ["demo", "test"]
+    assert all(re.search(rf"^{name}:", makefile, flags=re.MULTILINE) for name in named)
+
+
+def test_links_lead_somewhere() -> None:
+    linked = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert len(linked) >= 5
+    assert [link for link in linked if not (ROOT / link).exists()] == []
