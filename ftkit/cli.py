@@ -22,7 +22,12 @@ _PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, or 2 for a user's mistake."""
     options = _parser().parse_args(arguments)
-    _say_notes_plainly()
+    with warnings.catch_warnings():
+        _say_notes_plainly()
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         options.command(options)
         if sys.stdout is not None:

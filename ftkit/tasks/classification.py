@@ -1,14 +1,14 @@
 """Text classification: one label of several, several labels at once, or a number (regression).
 
 Everything that is classification stands here, in the order of the protocol: schema, labels,
-head, prepare, collate, loss, metrics, decode, show. Imports `task`, `spans` and `errors`; the
-registry in `tasks/__init__.py` imports it.
+head, prepare, collate, loss, metrics, decode, show. Reads labels through `labels` and scores
+through `scores`; the registry in `tasks/__init__.py` imports it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -17,20 +17,17 @@ import torch
 import torch.nn.functional as F
 
 from ftkit.errors import DataError, SettingError, quoted
+from ftkit.labels import Kind, check_numbers, count_labels, first_row, kind_of
+from ftkit.scores import ClassMetrics, LabelsMetrics, ValueMetrics
 from ftkit.spans import kept_positions, window_bounds
 from ftkit.task import Batch, Column, Head, Reduction
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-Kind = Literal["auto", "single", "multi", "regression"]
 LongTexts = Literal["head", "tail", "head+tail", "windows"]
-
-# Thresholds tried for multi-label scores: 0.05, 0.06, ... 0.95.
-_BINS = 100
-_CANDIDATES = slice(5, 96)
 
 # What a row's label must be, and what to call it.
 _LABEL_TYPES: dict[str, tuple[Any, str]] = {
@@ -146,12 +143,12 @@ class Classification:
         Raises DataError for labels that are missing, of mixed types, all the same in train, or
         met outside train only.
         """
-        kind = self.kind if self.kind != "auto" else _kind_of(data["train"])
+        kind = self.kind if self.kind != "auto" else kind_of(data["train"])
         if kind == "regression":
             for split, rows in data.items():
-                _check_numbers(split, rows)
+                check_numbers(split, rows)
             return replace(self, kind=kind, labels=("value",), class_weights=None)
-        counts = {split: _count_labels(split, rows, kind) for split, rows in data.items()}
+        counts = {split: count_labels(split, rows, kind) for split, rows in data.items()}
         train = counts["train"]
         present = [name for name, count in train.items() if count]
         if len(present) < (2 if kind == "single" else 1):
@@ -169,7 +166,7 @@ class Classification:
                         f'the label "{name}" occurs here and never in train',
                         remedy="Put rows of it into train, mend its spelling, or drop these rows.",
                         split=split,
-                        row=_first_row(data[split], name),
+                        row=first_row(data[split], name),
                         column="label",
                     )
         labels = self.labels or tuple(train)
@@ -418,263 +415,6 @@ class Classification:
         if self.kind == "single":
             return self.labels[int(target)]
         return _as_text([self.labels[place] for place in target.nonzero()[:, 0].tolist()])
-
-
-@dataclass
-class ClassMetrics:
-    """Scores for one label of several; holds two small integers a row."""
-
-    labels: tuple[str, ...]
-    found: list[np.ndarray] = field(default_factory=list)
-    wanted: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take in logits (rows, labels) and class numbers (rows,)."""
-        self.found.append(outputs.argmax(1).cpu().numpy().astype(np.int32))
-        self.wanted.append(targets.cpu().numpy().astype(np.int32))
-
-    def compute(self) -> dict[str, float]:
-        """Accuracy, macro F1 (over the labels met) and Matthews' correlation coefficient."""
-        from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-
-        wanted, found = np.concatenate(self.wanted), np.concatenate(self.found)
-        n_met = len(np.union1d(wanted, found))
-        return {
-            "accuracy": float(accuracy_score(wanted, found)),
-            "macro_f1": float(f1_score(wanted, found, average="macro", zero_division=0)),
-            # scikit-learn warns where all rows have one label, and all answers are that label.
-            "mcc": float(matthews_corrcoef(wanted, found)) if n_met > 1 else 0.0,
-        }
-
-    def per_label(self) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and support of each label."""
-        from sklearn.metrics import precision_recall_fscore_support
-
-        scores = precision_recall_fscore_support(
-            np.concatenate(self.wanted),
-            np.concatenate(self.found),
-            labels=range(len(self.labels)),
-            zero_division=0,
-        )
-        return _label_table(self.labels, *scores)
-
-    def chosen(self) -> dict[str, Any]:
-        """Nothing is left to choose."""
-        return {}
-
-
-@dataclass
-class LabelsMetrics:
-    """Scores for several labels at once; holds counts a label and threshold, not scores a row."""
-
-    labels: tuple[str, ...]
-    threshold: float | None
-    """None: choose the threshold at which micro F1 is best on these rows."""
-    counts: np.ndarray = field(init=False)
-    """How many rows have a score in each bin: (2 for absent or present, labels, bins).
-
-    A bin is a hundredth of the score; where the threshold is given, bin 1 is what reaches it.
-    """
-
-    def __post_init__(self) -> None:
-        self.counts = np.zeros((2, len(self.labels), _BINS + 1), dtype=np.int64)
-
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take in logits (rows, labels) and 0/1 targets (rows, labels)."""
-        scores = outputs.float().sigmoid().nan_to_num()
-        if self.threshold is None:
-            # Rounding first lets a score of 0.29 count as 0.29, not as 28.999 hundredths.
-            bins = (scores * _BINS + 1e-4).long()
-        else:
-            bins = (scores >= self.threshold).long()
-        label = np.arange(len(self.labels))[None, :]
-        present = targets.cpu().numpy().astype(np.int64)
-        np.add.at(self.counts, (present, label, bins.cpu().numpy()), 1)
-
-    def _f1(self) -> tuple[np.ndarray, ...]:
-        """True positives, predicted and wanted by label and threshold: (labels, bins)."""
-        at_least = self.counts[:, :, ::-1].cumsum(2)[:, :, ::-1]
-        wanted = np.broadcast_to(self.counts[1].sum(1, keepdims=True), at_least.shape[1:])
-        return at_least[1], at_least.sum(0), wanted
-
-    def _place(self) -> int:
-        """The first bin that counts."""
-        if self.threshold is not None:
-            return 1
-        true, predicted, wanted = (part.sum(0) for part in self._f1())
-        micro = 2 * true / np.maximum(predicted + wanted, 1)
-        return int(micro[_CANDIDATES].argmax()) + _CANDIDATES.start
-
-    def compute(self) -> dict[str, float]:
-        """Micro and macro F1 (over all labels) at the threshold."""
-        true, predicted, wanted = (part[:, self._place()] for part in self._f1())
-        micro = 2 * true.sum() / max((predicted + wanted).sum(), 1)
-        macro = (2 * true / np.maximum(predicted + wanted, 1)).mean()
-        return {"micro_f1": float(micro), "macro_f1": float(macro)}
-
-    def per_label(self) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and support of each label at the threshold."""
-        true, predicted, wanted = (part[:, self._place()] for part in self._f1())
-        f1 = 2 * true / np.maximum(predicted + wanted, 1)
-        precision, recall = true / np.maximum(predicted, 1), true / np.maximum(wanted, 1)
-        return _label_table(self.labels, precision, recall, f1, wanted)
-
-    def chosen(self) -> dict[str, Any]:
-        """The threshold in use; nothing before any rows were seen."""
-        if not self.counts.any():
-            return {}
-        return {"threshold": self.threshold or self._place() / _BINS}
-
-
-@dataclass
-class ValueMetrics:
-    """Scores for a number; holds two numbers a row."""
-
-    found: list[np.ndarray] = field(default_factory=list)
-    wanted: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take in outputs (rows, 1) and numbers (rows,)."""
-        self.found.append(outputs[:, 0].float().cpu().numpy())
-        self.wanted.append(targets.cpu().numpy())
-
-    def compute(self) -> dict[str, float]:
-        """Mean absolute error, in the labels' unit, and Spearman's rank correlation."""
-        from scipy.stats import spearmanr
-
-        wanted, found = np.concatenate(self.wanted), np.concatenate(self.found)
-        is_constant = np.ptp(wanted) == 0 or np.ptp(found) == 0
-        return {
-            "mae": float(np.abs(wanted - found).mean()),
-            "spearman": 0.0 if is_constant else float(spearmanr(wanted, found).statistic),
-        }
-
-    def per_label(self) -> dict[str, dict[str, float]]:
-        """A number has no labels."""
-        return {}
-
-    def chosen(self) -> dict[str, Any]:
-        """Nothing is left to choose."""
-        return {}
-
-
-def _label_table(
-    labels: Sequence[str], precision: Any, recall: Any, f1: Any, support: Any
-) -> dict[str, dict[str, float]]:
-    columns = zip(labels, precision, recall, f1, support, strict=True)
-    return {
-        name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
-        for name, p, r, f, s in columns
-    }
-
-
-def _label_feature(rows: Dataset) -> tuple[Any, bool]:
-    """The feature of one label, and whether a row has a list of them."""
-    feature = rows.features["label"]
-    inner = getattr(feature, "feature", None)
-    return (feature, False) if inner is None else (inner, True)
-
-
-def _kind_of(rows: Dataset) -> Kind:
-    feature, is_list = _label_feature(rows)
-    if is_list:
-        return "multi"
-    return "regression" if str(getattr(feature, "dtype", "")).startswith("float") else "single"
-
-
-def _label_array(split: str, rows: Dataset) -> Any:
-    """The label column as one Arrow array; raises DataError where a row has none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = rows.select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-    if hasattr(rows.features["label"], "names"):
-        # A ClassLabel of -1 is how public test splits mark a row without a label.
-        column = pc.if_else(pc.less(column, 0), None, column)
-    if column.null_count:
-        raise DataError(
-            f"the label is missing here and in {column.null_count:,} row(s) in all",
-            remedy="Fill it in, drop these rows, or leave the split out.",
-            split=split,
-            row=pc.index(pc.is_null(column), True).as_py() + 1,
-            column="label",
-        )
-    return column
-
-
-def _count_labels(split: str, rows: Dataset, kind: Kind) -> dict[str, int]:
-    """How often each label occurs, in the order of ClassLabel's names or else sorted."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = _label_array(split, rows)
-    feature, is_list = _label_feature(rows)
-    if is_list != (kind == "multi"):
-        found = "a list of labels" if is_list else "one label a row"
-        raise DataError(
-            f'{found} for a task of kind "{kind}"',
-            remedy='Leave `kind` as "auto", or change the column.',
-            split=split,
-            column="label",
-        )
-    names = getattr(feature, "names", None)
-    values = pc.list_flatten(column) if is_list else column
-    is_number_missing = names is not None and pc.any(pc.less(values, 0)).as_py()
-    if values.null_count or pa.types.is_nested(values.type) or is_number_missing:
-        raise DataError(
-            "a list of labels holds something that is no label",
-            remedy="Give lists of names, such as ['billing', 'urgent'].",
-            split=split,
-            column="label",
-        )
-    if is_list:
-        # A label that a row names twice counts once.
-        pairs = pa.table({"row": pc.list_parent_indices(column), "label": values})
-        values = pairs.group_by(["row", "label"]).aggregate([])["label"]
-    counted = pc.value_counts(values)
-    counts = dict(
-        zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
-    )
-    if names is not None:
-        return {name: counts.get(i, 0) for i, name in enumerate(names)}
-    return {str(value): counts[value] for value in sorted(counts)}
-
-
-def _check_numbers(split: str, rows: Dataset) -> None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = _label_array(split, rows)
-    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise DataError(
-            f"regression needs numbers, found {column.type}",
-            remedy="Give numbers, or leave `kind` out for classes.",
-            split=split,
-            column="label",
-        )
-    finite = pc.is_finite(column)
-    if not pc.all(finite).as_py():
-        row = pc.index(finite, False).as_py()
-        raise DataError(
-            f"the label is {column[row].as_py()}",
-            remedy="Fill it in, or drop the row.",
-            split=split,
-            row=row + 1,
-            column="label",
-        )
-
-
-def _first_row(rows: Dataset, name: str) -> int:
-    """Number of the first row that has the label, from 1."""
-    feature, is_list = _label_feature(rows)
-    names = getattr(feature, "names", None)
-    for i, label in enumerate(rows["label"]):
-        found = label if is_list else [label]
-        if name in [names[each] if names is not None else str(each) for each in found]:
-            return i + 1
-    raise ValueError(name)
 
 
 def _resolve_weights(

@@ -1,0 +1,168 @@
+"""Scores gathered batch by batch: for one label of several, for several at once, for a number.
+
+They implement the `Metrics` protocol and hold a few integers a row at most, never all logits.
+Imports numpy, torch's Tensor and, to compute, scikit-learn and scipy; tasks choose among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Thresholds tried for multi-label scores: 0.05, 0.06, ... 0.95.
+_BINS = 100
+_CANDIDATES = slice(5, 96)
+
+
+@dataclass
+class ClassMetrics:
+    """Scores for one label of several; holds two small integers a row."""
+
+    labels: tuple[str, ...]
+    found: list[np.ndarray] = field(default_factory=list)
+    wanted: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in logits (rows, labels) and class numbers (rows,)."""
+        self.found.append(outputs.argmax(1).cpu().numpy().astype(np.int32))
+        self.wanted.append(targets.cpu().numpy().astype(np.int32))
+
+    def compute(self) -> dict[str, float]:
+        """Accuracy, macro F1 (over the labels met) and Matthews' correlation coefficient."""
+        from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+        wanted, found = np.concatenate(self.wanted), np.concatenate(self.found)
+        n_met = len(np.union1d(wanted, found))
+        return {
+            "accuracy": float(accuracy_score(wanted, found)),
+            "macro_f1": float(f1_score(wanted, found, average="macro", zero_division=0)),
+            # scikit-learn warns where all rows have one label, and all answers are that label.
+            "mcc": float(matthews_corrcoef(wanted, found)) if n_met > 1 else 0.0,
+        }
+
+    def per_label(self) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each label."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        scores = precision_recall_fscore_support(
+            np.concatenate(self.wanted),
+            np.concatenate(self.found),
+            labels=range(len(self.labels)),
+            zero_division=0,
+        )
+        return _label_table(self.labels, *scores)
+
+    def chosen(self) -> dict[str, Any]:
+        """Nothing is left to choose."""
+        return {}
+
+
+@dataclass
+class LabelsMetrics:
+    """Scores for several labels at once; holds counts a label and threshold, not scores a row."""
+
+    labels: tuple[str, ...]
+    threshold: float | None
+    """None: choose the threshold at which micro F1 is best on these rows."""
+    counts: np.ndarray = field(init=False)
+    """How many rows have a score in each bin: (2 for absent or present, labels, bins).
+
+    A bin is a hundredth of the score; where the threshold is given, bin 1 is what reaches it.
+    """
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros((2, len(self.labels), _BINS + 1), dtype=np.int64)
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in logits (rows, labels) and 0/1 targets (rows, labels)."""
+        scores = outputs.float().sigmoid().nan_to_num()
+        if self.threshold is None:
+            # Rounding first lets a score of 0.29 count as 0.29, not as 28.999 hundredths.
+            bins = (scores * _BINS + 1e-4).long()
+        else:
+            bins = (scores >= self.threshold).long()
+        label = np.arange(len(self.labels))[None, :]
+        present = targets.cpu().numpy().astype(np.int64)
+        np.add.at(self.counts, (present, label, bins.cpu().numpy()), 1)
+
+    def _f1(self) -> tuple[np.ndarray, ...]:
+        """True positives, predicted and wanted by label and threshold: (labels, bins)."""
+        at_least = self.counts[:, :, ::-1].cumsum(2)[:, :, ::-1]
+        wanted = np.broadcast_to(self.counts[1].sum(1, keepdims=True), at_least.shape[1:])
+        return at_least[1], at_least.sum(0), wanted
+
+    def _place(self) -> int:
+        """The first bin that counts."""
+        if self.threshold is not None:
+            return 1
+        true, predicted, wanted = (part.sum(0) for part in self._f1())
+        micro = 2 * true / np.maximum(predicted + wanted, 1)
+        return int(micro[_CANDIDATES].argmax()) + _CANDIDATES.start
+
+    def compute(self) -> dict[str, float]:
+        """Micro and macro F1 (over all labels) at the threshold."""
+        true, predicted, wanted = (part[:, self._place()] for part in self._f1())
+        micro = 2 * true.sum() / max((predicted + wanted).sum(), 1)
+        macro = (2 * true / np.maximum(predicted + wanted, 1)).mean()
+        return {"micro_f1": float(micro), "macro_f1": float(macro)}
+
+    def per_label(self) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each label at the threshold."""
+        true, predicted, wanted = (part[:, self._place()] for part in self._f1())
+        f1 = 2 * true / np.maximum(predicted + wanted, 1)
+        precision, recall = true / np.maximum(predicted, 1), true / np.maximum(wanted, 1)
+        return _label_table(self.labels, precision, recall, f1, wanted)
+
+    def chosen(self) -> dict[str, Any]:
+        """The threshold in use; nothing before any rows were seen."""
+        if not self.counts.any():
+            return {}
+        return {"threshold": self.threshold or self._place() / _BINS}
+
+
+@dataclass
+class ValueMetrics:
+    """Scores for a number; holds two numbers a row."""
+
+    found: list[np.ndarray] = field(default_factory=list)
+    wanted: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in outputs (rows, 1) and numbers (rows,)."""
+        self.found.append(outputs[:, 0].float().cpu().numpy())
+        self.wanted.append(targets.cpu().numpy())
+
+    def compute(self) -> dict[str, float]:
+        """Mean absolute error, in the labels' unit, and Spearman's rank correlation."""
+        from scipy.stats import spearmanr
+
+        wanted, found = np.concatenate(self.wanted), np.concatenate(self.found)
+        is_constant = np.ptp(wanted) == 0 or np.ptp(found) == 0
+        return {
+            "mae": float(np.abs(wanted - found).mean()),
+            "spearman": 0.0 if is_constant else float(spearmanr(wanted, found).statistic),
+        }
+
+    def per_label(self) -> dict[str, dict[str, float]]:
+        """A number has no labels."""
+        return {}
+
+    def chosen(self) -> dict[str, Any]:
+        """Nothing is left to choose."""
+        return {}
+
+
+def _label_table(
+    labels: Sequence[str], precision: Any, recall: Any, f1: Any, support: Any
+) -> dict[str, dict[str, float]]:
+    columns = zip(labels, precision, recall, f1, support, strict=True)
+    return {
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
+        for name, p, r, f, s in columns
+    }

@@ -1,0 +1,300 @@
+"""Answers of a saved model: those of transformers' pipeline, in order, whatever the batch."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+from sklearn.metrics import f1_score
+from transformers import pipeline
+
+import ftkit
+from ftkit.errors import CheckpointError, DataError, SettingError
+from ftkit.model.device import computes_in_bf16
+
+
+def assert_as_pipeline(folder, texts, model=None):
+    """Labels and scores are the pipeline's, to 1e-5."""
+    answers = (model or ftkit.load_model(folder)).predict(texts)
+    theirs = pipeline("text-classification", model=str(folder), device="cpu")(texts, top_k=None)
+    assert len(answers) == len(texts)
+    for ours, them in zip(answers, theirs, strict=True):
+        expected = {each["label"]: each["score"] for each in them}
+        assert ours.scores == pytest.approx(expected, abs=1e-5)
+        assert ours.label == max(expected, key=expected.get)
+        assert ours.score == ours.scores[ours.label]
+
+
+@pytest.fixture(scope="module")
+def texts(tiny_data):
+    return [
+        *tiny_data["test"]["text"],
+        "refund",
+        "",
+        "Qué?",
+        *(f"{'late ' * n}" for n in range(50)),
+    ]
+
+
+def test_as_the_pipeline(shared_bundle, model, texts):
+    assert_as_pipeline(shared_bundle, texts, model)
+
+
+@pytest.mark.slow
+def test_minilm_as_the_pipeline(minilm, tiny_data, tmp_path):
+    learn = ftkit.classification_learner(tiny_data, minilm, bs=16, path=tmp_path, precision="fp32")
+    learn.fit_one_cycle(1, 1e-3)
+    folder = ftkit.save(learn, tmp_path / "model")
+    texts = [*tiny_data["test"]["text"], *("The parcel is late. " * n for n in (1, 7, 30, 45))]
+    assert_as_pipeline(folder, texts)
+
+
+def test_the_order_and_the_batch_do_not_matter(model, texts):
+    together = model.predict(texts)
+    alone = [model.predict([text])[0] for text in texts]
+    shuffled = np.random.RandomState(0).permutation(len(texts))
+    mixed = model.predict([texts[i] for i in shuffled], batch_size=3)
+    for i, one in enumerate(alone):
+        assert together[i].scores == pytest.approx(one.scores, abs=1e-5)
+    for place, i in enumerate(shuffled):
+        assert mixed[place].scores == pytest.approx(alone[i].scores, abs=1e-5)
+
+
+def test_more_rows_than_a_slice(model, monkeypatch, tiny_data):
+    expected = model.evaluate(tiny_data["test"])
+    answers = model.predict(tiny_data["test"]["text"])
+    monkeypatch.setattr("ftkit.inference.predictor._SLICE", 5)
+    assert [a.label for a in model.predict(tiny_data["test"]["text"])] == [a.label for a in answers]
+    assert model.evaluate(tiny_data["test"]) == expected
+
+
+def test_what_a_row_may_be(model):
+    one = model.predict(["my refund"])
+    for rows in (
+        ("my refund",),
+        iter(["my refund"]),
+        [("my refund",)],
+        [{"text": "my refund", "id": 7}],
+        pd.Series(["my refund"]),
+        pd.DataFrame({"id": [7], "text": ["my refund"]}),
+        Dataset.from_list([{"text": "my refund", "id": 7}]),
+        np.array(["my refund"]),
+    ):
+        assert model.predict(rows) == one
+    assert model.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (None, "found nothing"),
+        (3, "found 3"),
+        (float("nan"), "found nan"),
+        (b"bytes", "found b'bytes'"),
+        ({"body": "x"}, "found nothing"),
+        (["a", "b", "c"], "found 3 texts where 2 at most"),
+        (("a", None), "found nothing"),
+        ("half a \ud83d", "found 'half a"),
+    ],
+)
+def test_a_wrong_row_is_named_by_its_number(model, monkeypatch, wrong, message):
+    monkeypatch.setattr("ftkit.inference.predictor._SLICE", 2)
+    rows = [("fine", "x")] * 4 if isinstance(wrong, tuple) else ["fine"] * 4
+    with pytest.raises(DataError, match=rf"row 5.*{message}") as caught:
+        model.predict([*rows, wrong])
+    assert caught.value.row == 5
+
+
+@pytest.mark.parametrize("rows", ["a text", {"text": "a text"}])
+def test_one_row_is_no_list(model, rows):
+    with pytest.raises(DataError, match="Put it in a list"):
+        model.predict(rows)
+
+
+def test_top_k_limits_the_scores(model):
+    everything, two = (model.predict(["late"], top_k=k)[0] for k in (None, 2))
+    assert list(two.scores) == list(everything.scores)[:2]
+    assert (two.label, two.score) == (everything.label, everything.score)
+    assert len(model.predict(["late"], top_k=99)[0].scores) == 3
+    for options in ({"top_k": 0}, {"top_k": -1}, {"batch_size": 0}):
+        with pytest.raises(SettingError, match=r"Give 1 or more"):
+            model.predict(["late"], **options)
+
+
+def test_to_dict_is_ready_for_json(model):
+    answer = model.predict(["late"])[0]
+    found = answer.to_dict()
+    assert found == {"label": answer.label, "score": answer.score, "scores": answer.scores}
+    assert type(found["score"]) is float
+
+
+# Evaluate
+
+
+def test_evaluate(model, tiny_data):
+    rows = tiny_data["test"]
+    evaluation = model.evaluate(rows)
+    found = [answer.label for answer in model.predict(rows["text"])]
+    assert evaluation.scores["macro_f1"] == pytest.approx(
+        f1_score(rows["label"], found, average="macro")
+    )
+    assert evaluation.per_label["billing"]["support"] == 8
+    assert (evaluation.rows, evaluation.longer) == (24, 0)
+    assert "billing" in str(evaluation)
+    assert model.evaluate(rows.to_dict()) == evaluation
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text": ["a", "b"], "label": ["billing", "sales"]}, r'row 2.*"sales".*"billing"'),
+        ({"text": ["a", "b"], "label": ["billing", None]}, "row 2.*found nothing"),
+        ({"text": ["a", "b"]}, 'column "label".*no such column'),
+        ({"label": ["billing"]}, 'column "text".*no such column'),
+    ],
+)
+def test_evaluate_refuses_labels_that_it_cannot_score(model, columns, message):
+    with pytest.raises(DataError, match=message):
+        model.evaluate(columns)
+
+
+# Kinds
+
+
+@pytest.fixture(scope="module")
+def values(tiny_data):
+    value = {"billing": 10.0, "delivery": 20.0, "technical": 30.0}
+    return tiny_data.map(
+        lambda row: {"value": value[row["label"]]}, remove_columns="label"
+    ).rename_column("value", "label")
+
+
+def test_regression(make_bundle, values):
+    folder = make_bundle(values)
+    model, texts = ftkit.load_model(folder), list(values["test"]["text"])
+    theirs = pipeline("text-classification", model=str(folder), device="cpu")
+    expected = [each["score"] for each in theirs(texts, function_to_apply="none")]
+    assert [answer.value for answer in model.predict(texts)] == pytest.approx(expected, abs=1e-4)
+    evaluation = model.evaluate(values["test"])
+    wanted = np.array(values["test"]["label"])
+    assert evaluation.scores["mae"] == pytest.approx(np.abs(wanted - expected).mean(), abs=1e-4)
+    for label in (None, "ten"):
+        with pytest.raises(DataError, match=r"row 1.*where a number should be"):
+            model.evaluate({"text": ["a"], "label": [label]})
+
+
+def test_several_labels_with_the_chosen_threshold(make_bundle, tiny_data):
+    data = tiny_data.map(
+        lambda row: {"labels": [row["label"], "any"]}, remove_columns="label"
+    ).rename_column("labels", "label")
+    folder = make_bundle(data)
+    model = ftkit.load_model(folder)
+    threshold = model.task.threshold
+    assert 0.05 <= threshold <= 0.95
+    for answer in model.predict(data["test"]["text"]):
+        assert set(answer.labels) == {n for n, s in answer.scores.items() if s >= threshold}
+    theirs = pipeline("text-classification", model=str(folder), device="cpu")
+    found = {each["label"]: each["score"] for each in theirs("late again", top_k=None)}
+    assert model.predict(["late again"])[0].scores == pytest.approx(found, abs=1e-5)
+    with pytest.raises(DataError, match=r"row 1.*where a list of labels should be"):
+        model.evaluate({"text": ["a"], "label": ["any"]})
+
+
+def test_pairs(make_bundle, tiny_data):
+    data = tiny_data.map(lambda row: {"text_pair": " ".join(row["text"].split()[::-2])})
+    folder = make_bundle(data)
+    model = ftkit.load_model(folder)
+    pairs = list(zip(data["test"]["text"], data["test"]["text_pair"], strict=True))
+    theirs = pipeline("text-classification", model=str(folder), device="cpu")
+    expected = theirs([{"text": a, "text_pair": b} for a, b in pairs], top_k=None)
+    for ours, them in zip(model.predict(pairs), expected, strict=True):
+        assert ours.scores == pytest.approx({e["label"]: e["score"] for e in them}, abs=1e-5)
+    assert model.predict([{"text": a, "text_pair": b} for a, b in pairs]) == model.predict(pairs)
+
+
+@pytest.mark.filterwarnings("ignore::ftkit.errors.FtkitWarning")
+@pytest.mark.parametrize("long_texts", ["head", "tail", "head+tail", "windows"])
+def test_long_texts_are_read_as_in_training(make_bundle, tiny_data, tmp_path, long_texts):
+    task = ftkit.Classification(long_texts=long_texts, max_length=16, stride=4)
+    model = ftkit.load_model(make_bundle(tiny_data, task=task))
+    assert (model.limit, model.task.long_texts) == (16, long_texts)
+    ends = ["refund invoice", "courier parcel"]
+    filler = "hello my the a is was and it please i have again " * 4
+    heads = model.predict([f"{end} {filler}" for end in ends])
+    tails = model.predict([f"{filler} {end}" for end in ends])
+    sees_head, sees_tail = heads[0] != heads[1], tails[0] != tails[1]
+    assert sees_head == (long_texts != "tail")
+    assert sees_tail == (long_texts != "head")
+
+
+def test_a_row_of_100_000_characters(model):
+    answer, short = model.predict(["refund invoice " * 7000, "late"])
+    assert sum(answer.scores.values()) == pytest.approx(1, abs=1e-5)
+    assert short.scores == pytest.approx(model.predict(["late"])[0].scores, abs=1e-5)
+
+
+# Device and precision
+
+
+@pytest.mark.skipif(
+    not computes_in_bf16(torch.device("cpu")), reason="this CPU has no bf16 instructions"
+)
+def test_bf16(shared_bundle, model, texts):
+    answers = ftkit.load_model(shared_bundle, precision="bf16").predict(texts)
+    for ours, exact in zip(answers, model.predict(texts), strict=True):
+        assert ours.scores == pytest.approx(exact.scores, abs=0.05)
+    assert answers[0].scores != model.predict(texts)[0].scores
+
+
+def test_a_precision_that_the_device_lacks(shared_bundle, monkeypatch):
+    monkeypatch.setattr("ftkit.model.device.computes_in_bf16", lambda device: False)
+    with pytest.raises(SettingError, match="no bf16 instructions"):
+        ftkit.load_model(shared_bundle, precision="bf16", device="cpu")
+
+
+def test_a_folder_that_is_no_bundle(tiny_checkpoint):
+    with pytest.raises(CheckpointError, match="no ftkit model"):
+        ftkit.load_model(tiny_checkpoint)
+
+
+# Serving
+
+
+def test_serving_imports_nothing_of_training(shared_bundle):
+    """In a process that refuses those libraries, a bundle opens and answers."""
+    script = '''
+        import sys
+        from importlib.abc import Loader
+        from importlib.machinery import ModuleSpec
+
+        BLOCKED = {"fastai", "fastcore", "pandas", "matplotlib", "wandb", "datasets", "IPython"}
+
+        class Refuse(Loader):
+            """Finds these libraries, and refuses to run them."""
+
+            def find_spec(self, name, path=None, target=None):
+                return ModuleSpec(name, self) if name.split(".")[0] in BLOCKED else None
+
+            def exec_module(self, module):
+                raise ImportError(f"{module.__name__} is not for serving")
+
+        sys.meta_path.insert(0, Refuse())
+        import ftkit
+
+        model = ftkit.load_model(sys.argv[1])
+        print(model.predict(["my refund invoice payment"])[0].label)
+        print(model.evaluate({"text": ["my refund"], "label": ["billing"]}).rows)
+        print(sorted(BLOCKED & {name.split(".")[0] for name in sys.modules}))
+    '''
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(shared_bundle)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["billing", "1", "[]"]

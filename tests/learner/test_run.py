@@ -1,0 +1,362 @@
+"""A run: its settings, what each of them reaches, what it leaves, and where it may be written."""
+
+import csv
+import json
+import math
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+import ftkit
+from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError
+from ftkit.learner import run as rooms
+from ftkit.learner.run import RunSettings, run
+
+
+@pytest.fixture(scope="module")
+def data(tiny_data, tmp_path_factory):
+    """A folder with tiny_data as JSON Lines, and a column for groups."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, rows in tiny_data.items():
+        numbered = [{**row, "customer": i // 4} for i, row in enumerate(rows)]
+        lines = [json.dumps(row) + "\n" for row in numbered]
+        (folder / f"{split}.jsonl").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(data, tiny_checkpoint, tmp_path_factory):
+    return RunSettings(
+        task="classification",
+        data=str(data),
+        checkpoint=str(tiny_checkpoint),
+        output=str(tmp_path_factory.mktemp("runs") / "first"),
+        epochs=1,
+        batch_size=16,
+        precision="fp32",
+    )
+
+
+@pytest.fixture(scope="module")
+def first(settings):
+    """A run of five epochs; its folder and what it returned."""
+    metrics = run(replace(settings, epochs=5, lr=1e-2, batch_size=8))
+    return Path(settings.output), metrics
+
+
+@pytest.fixture
+def run_it(settings, tmp_path, monkeypatch):
+    """A function that runs changed settings and gives the Learner and the metrics."""
+    learners = []
+    real = rooms.fit
+
+    def spy(learn, given):
+        learners.append(learn)
+        real(learn, given)
+
+    monkeypatch.setattr(rooms, "fit", spy)
+
+    def go(**changes):
+        metrics = run(replace(settings, output=str(tmp_path / "run"), **changes))
+        return learners[-1], metrics
+
+    return go
+
+
+# What it leaves
+
+
+def test_files(first):
+    folder, _ = first
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("history.csv", "metrics.json", "model", "run.toml")
+    ]
+
+
+def test_metrics(first, tiny_data):
+    folder, metrics = first
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert {"validation", "test", "seconds", "rows", "truncated"} <= set(metrics)
+    assert metrics["rows"] == {"train": 96, "validation": 24, "test": 24}
+    assert metrics["truncated"] == {"train": 0, "validation": 0, "test": 0}
+    assert metrics["seconds"] > 0
+    model = ftkit.load_model(folder / "model")
+    for split in ("validation", "test"):
+        evaluation = model.evaluate(tiny_data[split])
+        assert metrics[split] == pytest.approx(evaluation.scores, abs=1e-9)
+        assert metrics[split]["accuracy"] > 0.4
+    assert metrics["per_label"] == evaluation.per_label
+
+
+def test_history(first):
+    with (first[0] / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert float(rows[-1]["valid_loss"]) < float(rows[0]["valid_loss"])
+    assert float(rows[-1]["accuracy"]) == first[1]["validation"]["accuracy"]
+
+
+def test_run_toml_names_settings_and_versions(first, settings):
+    written = tomllib.loads((first[0] / "run.toml").read_text())
+    assert written["run"]["lr"] == 1e-2
+    assert written["run"]["data"] == settings.data
+    assert set(written["versions"]) >= {"python", "torch", "transformers", "fastai", "ftkit"}
+    assert RunSettings.read(first[0] / "run.toml") == replace(
+        settings, epochs=5, lr=1e-2, batch_size=8
+    )
+
+
+def test_the_card_has_the_scores_of_both_splits(first):
+    card = (first[0] / "model" / "README.md").read_text()
+    for split in ("validation", "test"):
+        scores = " | ".join(f"{score:.4f}" for score in first[1][split].values())
+        assert f"| {split} | {scores} |" in card
+
+
+def test_the_same_settings_give_the_same_run(first, tmp_path):
+    folder, metrics = first
+    again = run(RunSettings.read(folder / "run.toml", output=str(tmp_path / "again")))
+    assert {**again, "seconds": 0} == {**metrics, "seconds": 0}
+    one, two = (each / "model" / "model.safetensors" for each in (folder, tmp_path / "again"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+# What each setting reaches
+
+
+def test_freeze_epochs(run_it):
+    learn, metrics = run_it(freeze_epochs=2, epochs=1)
+    assert len(learn.history.rows) == 3
+    assert metrics["seconds"] == sum(row["seconds"] for row in learn.history.rows)
+    assert all(p.requires_grad for p in learn.model.parameters())
+    card = (learn.path / "model" / "README.md").read_text()
+    assert "| epochs with the head alone | 2 |" in card
+
+
+def test_freeze_epochs_train_the_head_alone(settings, tmp_path, monkeypatch):
+    learn = ftkit.classification_learner(settings.data, settings.checkpoint, path=tmp_path)
+    seen = []
+    monkeypatch.setattr(
+        learn,
+        "fit_one_cycle",
+        lambda *args, **kwargs: seen.append([p.requires_grad for p in learn.model.parameters()]),
+    )
+    rooms.fit(learn, replace(settings, freeze_epochs=1))
+    assert [sum(each) for each in seen] == [4, len(seen[1])]
+
+
+def test_accumulate(run_it):
+    learn, _ = run_it(accumulate=3)
+    assert learn.accumulate.n_batches == 3
+
+
+def test_lr(run_it):
+    learn, _ = run_it(lr=3e-4)
+    assert learn.history.rows[0]["lr"] == pytest.approx(3e-4, rel=0.1)
+    groups = [group["lr"] for group in learn.opt.hypers]
+    assert groups == sorted(groups)
+    assert groups[-1] > groups[0]
+
+
+def test_batch_size_seed_and_precision(run_it):
+    learn, _ = run_it(batch_size=5, seed=9, precision="fp32")
+    assert learn.dls.train.bs == 5
+    assert learn.dls.train.seed == 9
+    assert learn.seed_each_fit.seed == 9
+    assert learn.mixed_precision.precision == "fp32"
+
+
+@pytest.mark.filterwarnings("ignore::ftkit.errors.FtkitWarning")
+def test_max_length_and_long_texts(run_it):
+    learn, metrics = run_it(max_length=8, long_texts="windows")
+    assert learn.dls.train.dataset.limit == 8
+    assert learn.dls.train.dataset.task.long_texts == "windows"
+    assert learn.dls.train.dataset.features.windows.max() > 1
+    assert set(metrics["truncated"]) == {"train", "validation", "test"}
+
+
+@pytest.mark.filterwarnings("ignore::ftkit.errors.FtkitWarning")
+def test_truncated_counts_rows(run_it, tiny_data, tiny_checkpoint):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    _, metrics = run_it(max_length=10)
+    expected = {
+        split: sum(len(tokenizer(row["text"])["input_ids"]) > 10 for row in rows)
+        for split, rows in tiny_data.items()
+    }
+    assert metrics["truncated"] == expected
+    assert expected["train"] > 0
+
+
+def test_limit(run_it):
+    _, metrics = run_it(limit=12)
+    assert metrics["rows"] == {"train": 12, "validation": 12, "test": 12}
+
+
+def test_columns_and_group(run_it, tiny_data, tmp_path, data):
+    rows = [json.loads(line) for line in (data / "train.jsonl").open()]
+    renamed = [{"body": r["text"], "queue": r["label"], "customer": r["customer"]} for r in rows]
+    Dataset.from_list(renamed).to_csv(str(tmp_path / "rows.csv"))
+    with pytest.warns(FtkitWarning, match="whole groups"):
+        learn, metrics = run_it(
+            data=str(tmp_path / "rows.csv"),
+            columns={"text": "body", "label": "queue"},
+            group="customer",
+        )
+    sides = [
+        {row["customer"] for row in part.dataset.items}
+        for part in (learn.dls.train, learn.dls.valid)
+    ]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+    assert "test" not in metrics
+
+
+def test_several_columns_fold_into_labels(run_it, tiny_data, tmp_path):
+    rows = [
+        {"text": r["text"], "money": int(r["label"] == "billing"), "late": i % 2}
+        for i, r in enumerate(tiny_data["train"])
+    ]
+    Dataset.from_list(rows).to_csv(str(tmp_path / "rows.csv"))
+    with pytest.warns(FtkitWarning, match="held out"):
+        learn, metrics = run_it(
+            data=str(tmp_path / "rows.csv"), columns={"label": ["money", "late"]}
+        )
+    assert learn.dls.train.dataset.task.kind == "multi"
+    assert set(metrics["validation"]) == {"micro_f1", "macro_f1"}
+    written = RunSettings.read(tmp_path / "run" / "run.toml")
+    assert written.columns == {"label": ["money", "late"]}
+
+
+def test_new_head(run_it, first, tiny_data, tmp_path):
+    bundle = str(first[0] / "model")
+    rows = [{**row, "label": row["label"].upper()} for row in tiny_data["train"]]
+    Dataset.from_list(rows).to_json(str(tmp_path / "rows.jsonl"))
+    given = {"data": str(tmp_path / "rows.jsonl"), "checkpoint": bundle}
+    with pytest.raises(CheckpointError, match='"BILLING"'):
+        run_it(**given)
+    assert not (tmp_path / "run").exists()
+    with pytest.warns(FtkitWarning, match="held out"):
+        learn, _ = run_it(**given, new_head=True)
+    assert learn.dls.train.dataset.task.labels == ("BILLING", "DELIVERY", "TECHNICAL")
+
+
+# Settings that cannot work
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"epochs": 0}, {"batch_size": 0}, {"accumulate": 0}, {"freeze_epochs": -1}),
+        *({"lr": 0.0}, {"lr": 5.0}, {"lr": math.nan}, {"task": "poetry"}),
+    ],
+)
+def test_settings_are_checked_when_built(settings, wrong):
+    with pytest.raises(SettingError):
+        replace(settings, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"seed": -1}, SettingError),
+        ({"limit": 0}, SettingError),
+        ({"max_length": 2}, SettingError),
+        ({"long_texts": "middle"}, SettingError),
+        ({"precision": "fp64"}, SettingError),
+        ({"data": "nowhere.csv"}, DataError),
+        ({"columns": {"text": "nothing"}}, DataError),
+        ({"group": "nothing"}, DataError),
+        ({"checkpoint": "./nowhere"}, CheckpointError),
+    ],
+)
+def test_nothing_is_written_before_all_fits(settings, tmp_path, wrong, error):
+    with pytest.raises(error):
+        run(replace(settings, output=str(tmp_path / "run"), **wrong))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("not toml", "[other]\n", "[run]\ntask = 'classification'\n"),
+        "[run]\ntask='classification'\ndata='d'\ncheckpoint='c'\noutput='o'\nmood='good'\n",
+        "[run]\ntask='classification'\ndata='d'\ncheckpoint='c'\noutput='o'\nepochs='many'\n",
+    ],
+)
+def test_a_file_that_is_no_run_toml(tmp_path, text):
+    (tmp_path / "run.toml").write_text(text)
+    with pytest.raises(SettingError, match="cannot be read as the settings of a run"):
+        RunSettings.read(tmp_path / "run.toml")
+
+
+# Where it may be written
+
+
+def test_another_run_is_refused(first, settings):
+    with pytest.raises(SettingError, match="holds another run"):
+        run(settings)
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "model", "metrics.json", ".model-abc"])
+def test_other_files_are_refused(settings, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(SettingError, match="holds other files"):
+        run(replace(settings, output=str(tmp_path)))
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_file_is_refused(settings, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(SettingError, match="is a file"):
+        run(replace(settings, output=str(tmp_path / "out")))
+
+
+def test_an_unfinished_run_is_started_anew(run_it, settings, tmp_path):
+    folder = tmp_path / "run"
+    (folder / ".model-x1").mkdir(parents=True)
+    settings.write(folder / "run.toml")
+    (folder / "history.csv").write_text("half")
+    with pytest.warns(FtkitWarning, match="unfinished run"):
+        run_it()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("history.csv", "metrics.json", "model", "run.toml")
+    ]
+
+
+def test_an_empty_folder_will_do(run_it, tmp_path):
+    (tmp_path / "run").mkdir()
+    run_it(limit=12)
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_run_that_fails_while_saving_is_unfinished(run_it, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.PreTrainedModel.save_pretrained", fail)
+        with pytest.raises(OSError, match="No space left"):
+            run_it(limit=12)
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["history.csv", "run.toml"]
+    with pytest.warns(FtkitWarning, match="unfinished run"):
+        run_it(limit=12)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_minilm_on_real_rows(data_dir, minilm, tmp_path):
+    settings = RunSettings(
+        task="classification",
+        data=str(data_dir / "sst2"),
+        checkpoint=minilm,
+        output=str(tmp_path / "run"),
+        epochs=1,
+        limit=400,
+    )
+    metrics = run(settings)
+    assert metrics["validation"]["accuracy"] > 0.65
