@@ -199,7 +199,11 @@ def _read_input(options: argparse.Namespace, task: Any) -> list[dict[str, Any]]:
                 f"standard input is not UTF-8 ({error.reason})",
                 remedy="Convert it, perhaps with iconv -f latin1 -t utf-8.",
             ) from None
-        return [{"text": line} for line in lines if line.strip()]
+        rows = [{"text": line} for line in lines if line.strip()]
+        if len(rows) < len(lines):
+            blank = len(lines) - len(rows)
+            warnings.warn(f"left out: {blank:,} blank lines", FtkitWarning, stacklevel=2)
+        return rows
     from ftkit.data.sources import read_rows
 
     columns = parse_columns(options.columns)

@@ -51,6 +51,8 @@ class Head:
     """Settings of the config, such as num_labels, id2label, problem_type."""
     labels: tuple[str, ...]
     """The label names, in the order of the head's outputs; empty where a head has none."""
+    bias: tuple[float, ...] = ()
+    """What a new head's outputs start from; empty leaves it to the model."""
 
 
 class Prediction(Protocol):

@@ -228,6 +228,14 @@ def test_predict_from_standard_input(trained, monkeypatch, capsys):
     assert all(len(row["prediction"]["scores"]) == 1 for row in rows)
 
 
+def test_predict_says_that_it_leaves_out_blank_lines(trained, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("my refund\n\n  \nlate\n"))
+    assert main(["predict", str(trained / "model"), "-"]) == 0
+    printed = capsys.readouterr()
+    assert [row["text"] for row in answers_of(printed.out)] == ["my refund", "late"]
+    assert "note: left out: 2 blank lines" in printed.err.splitlines()
+
+
 def test_predict_leaves_labels_alone(trained, tmp_path, capsys):
     """Labels that the model does not know, or empty ones, do not matter."""
     file = tmp_path / "rows.csv"

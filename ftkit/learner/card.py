@@ -118,4 +118,9 @@ def _limits(facts: CardFacts) -> str:
 
 def _table(header: list[str], rows: object) -> str:
     lines = [header, ["---"] * len(header), *rows]  # type: ignore[misc]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    """Text that stays in its cell."""
+    return " ".join(str(value).split()).replace("|", r"\|")

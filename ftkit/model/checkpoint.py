@@ -81,6 +81,8 @@ def open_checkpoint(
     tokenizer = load_tokenizer(folder, str(name), trust_remote_code)
     with _seeded(seed):
         model = _load_model(folder, str(name), config, head, not goes_on, trust_remote_code)
+    if not goes_on:
+        _set_bias(model, head)
     if tokenizer.pad_token_id is None:
         # Decoders have none; padding is masked, so the end-of-text token can stand in.
         tokenizer.pad_token = tokenizer.eos_token
@@ -325,6 +327,14 @@ def _load_model(
 def _may_have_head(config: PretrainedConfig) -> bool:
     names = config.architectures
     return not names or any("For" in architecture for architecture in names)
+
+
+def _set_bias(model: PreTrainedModel, head: Head) -> None:
+    """Start the outputs of a new head from `head.bias`, where its last layer has a bias."""
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    if head.bias and layers[-1].out_features == len(head.bias) and layers[-1].bias is not None:
+        with torch.no_grad():
+            layers[-1].bias.copy_(torch.tensor(head.bias))
 
 
 @contextlib.contextmanager

@@ -97,6 +97,9 @@ class Classification:
     """Weight of each label in the loss, by name; "balanced" makes rare labels count as much."""
     label_smoothing: float = 0.0
     """Share of the target spread over all labels (Szegedy et al. 2016)."""
+    label_share: tuple[float, ...] = ()
+    """Share of the training rows that has each label, or their mean number; filled in from the
+    data. A new head starts from it instead of having to learn it first."""
     threshold: float | None = None
     """Multi-label: score from which a label counts; None until chosen on validation rows."""
 
@@ -105,6 +108,7 @@ class Classification:
         _check_choice("kind", self.kind, kinds)
         _check_choice("long_texts", self.long_texts, (*cuts, "windows"))
         object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "label_share", tuple(self.label_share))
         if isinstance(self.class_weights, list):
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
         if self.max_length is not None and self.max_length < 8:
@@ -147,7 +151,8 @@ class Classification:
         if kind == "regression":
             for split, rows in data.items():
                 check_numbers(split, rows)
-            return replace(self, kind=kind, labels=("value",), class_weights=None)
+            mean = float(np.mean(data["train"]["label"][:]))
+            return replace(self, kind=kind, labels=("value",), label_share=(mean,))
         counts = {split: count_labels(split, rows, kind) for split, rows in data.items()}
         train = counts["train"]
         present = [name for name, count in train.items() if count]
@@ -178,7 +183,8 @@ class Classification:
             )
         ordered = np.array([train.get(name, 0) for name in labels])
         weights = _resolve_weights(self.class_weights, labels, ordered, len(data["train"]), kind)
-        return replace(self, kind=kind, labels=labels, class_weights=weights)
+        share = tuple((ordered / len(data["train"])).tolist())
+        return replace(self, kind=kind, labels=labels, label_share=share, class_weights=weights)
 
     # Head
 
@@ -200,7 +206,20 @@ class Classification:
             "problem_type": problem[self.kind],
         }
         names = () if self.kind == "regression" else self.labels
-        return Head("AutoModelForSequenceClassification", config, names)
+        return Head("AutoModelForSequenceClassification", config, names, self._first_outputs())
+
+    def _first_outputs(self) -> tuple[float, ...]:
+        """Logits that answer with the shares of the labels, as in Lin et al. 2017, section 4.1.
+
+        Weighted classes are meant to count as if their shares were others, and start from 0.
+        """
+        if self.kind == "regression" or not self.label_share:
+            return self.label_share
+        if self.class_weights is not None:
+            return ()
+        share = np.clip(self.label_share, 1e-3, 1 - 1e-3)
+        logits = np.log(share) if self.kind == "single" else np.log(share / (1 - share))
+        return tuple(logits.tolist())
 
     # Prepare
 

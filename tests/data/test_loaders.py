@@ -20,9 +20,11 @@ LIMIT = 32
 
 
 def numbered_rows(count: int, longest: int = 29, seed: int = 0) -> Dataset:
-    """Rows of 1 to `longest` words; row i has the label of i's parity."""
-    rng = random.Random(seed)
-    texts = [" ".join(["hello"] * rng.randint(1, longest)) for _ in range(count)]
+    """Rows of 1 to `longest` words, a token each; row i has the label of i's parity."""
+    rng, letters = random.Random(seed), "abcdefghijklmnopqrstuvwxyz"
+    texts = [
+        " ".join(["hello", *rng.choices(letters, k=rng.randrange(longest))]) for _ in range(count)
+    ]
     labels = [("even", "odd")[i % 2] for i in range(count)]
     return Dataset.from_dict({"text": texts, "label": labels, "number": list(range(count))})
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from sklearn.metrics import f1_score
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 import ftkit
 from ftkit.errors import CheckpointError, DataError, SettingError
@@ -51,6 +51,9 @@ def test_minilm_as_the_pipeline(minilm, tiny_data, tmp_path):
     folder = ftkit.save(learn, tmp_path / "model")
     texts = [*tiny_data["test"]["text"], *("The parcel is late. " * n for n in (1, 7, 30, 45))]
     assert_as_pipeline(folder, texts)
+    # MiniLM's own tokenizer.json cuts at 128 tokens.
+    assert len(AutoTokenizer.from_pretrained(folder)("late " * 600)["input_ids"]) == 602
+    assert ftkit.load_model(folder).limit == 512
 
 
 def test_the_order_and_the_batch_do_not_matter(model, texts):

@@ -7,6 +7,7 @@ import torch
 import yaml
 
 import ftkit
+from ftkit.learner.card import CardFacts, write_card
 from ftkit.learner.save import predictor
 
 
@@ -92,6 +93,16 @@ def test_max_length_travels(make_learner, tmp_path):
     ending = "refund again today with help since order you and it"
     one, two = model.predict([f"hello {ending}", f"crash error update login freezes {ending}"])
     assert one.scores == pytest.approx(two.scores, abs=1e-6)  # only the tail is seen
+
+
+def test_label_names_stay_in_their_cells():
+    label = "sales | returns\n(old)"
+    facts = CardFacts(
+        *("minilm", "classification", (label, "b"), {"train": 2}, {}, 64, "head", {}),
+        scores={"test": {"accuracy": 1.0}},
+        per_label={label: {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}},
+    )
+    assert r"| sales \| returns (old) | 1.000 | 1.000 | 1.000 | 2 |" in write_card(facts)
 
 
 @pytest.mark.slow

@@ -434,6 +434,8 @@ def test_a_tokenizers_own_truncation_and_padding_are_off(copied, tiny_data):
     tokenizer.backend_tokenizer.enable_padding(length=9)
     tokenizer.backend_tokenizer.save(str(copied / "tokenizer.json"))
     opened = open_checkpoint(copied, TASK, tiny_data)
+    backend = opened.tokenizer.backend_tokenizer
+    assert backend.truncation is backend.padding is None
     rows = {"text": ["hello " * 30, "hello"]}
     prepared = opened.task.prepare(rows, opened.tokenizer, 64)
     assert prepared["n_tokens"] == [32, 3]
