@@ -236,6 +236,7 @@ def parse_columns(text: str | None) -> dict[str, str | list[str]] | None:
 
 def _say_notes_plainly() -> None:
     """Print ftkit's warnings as notes of one line; others as they are."""
+    warnings.simplefilter("always", FtkitWarning)
     show = warnings.showwarning
 
     def show_note(message: Any, category: Any, *rest: Any, **options: Any) -> None:

@@ -71,10 +71,6 @@ class Features:
         """Windows of each row: (rows,)."""
         return np.diff(self.row_offsets)
 
-    def count_longer_than(self, limit: int) -> int:
-        """Rows whose whole length passes `limit` tokens."""
-        return int((self.rows["n_tokens"] > limit).sum())
-
     def count_cut(self) -> int:
         """Rows with tokens that stand in none of their windows."""
         return int((self.rows["n_cut"] > 0).sum())

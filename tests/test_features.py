@@ -34,9 +34,6 @@ def test_offsets_lengths_and_windows():
     assert features.tokens["input_ids"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert features.lengths.tolist() == [3, 2, 2]
     assert features.windows.tolist() == [1, 2, 1]
-    assert features.count_longer_than(3) == 1
-    assert features.count_longer_than(2) == 2
-    assert features.count_longer_than(30) == 0
 
 
 def test_no_rows_have_no_lengths():

@@ -173,8 +173,14 @@ class TextLoader(TfmdDL):
         if self._drop is not None:
             # Anew each time, so that looking at a batch changes nothing.
             self._drop = np.random.default_rng([self.seed, self.epoch])
-        order = [int(row) for batch in batches for row in batch]
-        self._cuts = (len(order), [len(batch) for batch in batches])
+        self._cuts = (sum(map(len, batches)), [len(batch) for batch in batches])
+        order: list[int] = np.concatenate(batches).tolist() if batches else []
+        return order
+
+    def sample(self) -> list[int]:
+        """What `get_idxs` gave: without workers there is nothing to share out."""
+        # fastai keeps it under this name.
+        order: list[int] = self._DataLoader__idxs
         return order
 
     def after_iter(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -230,9 +236,9 @@ class TextLoader(TfmdDL):
 
     # Batches
 
-    def create_batches(self, samps: Iterator[int]) -> Iterator[Batch]:
+    def create_batches(self, samps: Sequence[int]) -> Iterator[Batch]:
         """Filled batches of the rows in `samps`, cut as `get_idxs` planned them."""
-        order = np.fromiter(samps, dtype=np.int64)
+        order = np.array(samps, dtype=np.int64)
         if self._cuts is not None and self._cuts[0] == len(order):
             batches = np.split(order, np.cumsum(self._cuts[1])[:-1]) if len(order) else []
         else:

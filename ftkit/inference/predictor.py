@@ -56,8 +56,8 @@ class Evaluation:
     per_label: dict[str, dict[str, float]]
     """Precision, recall, f1 and support of each label."""
     rows: int
-    longer: int
-    """Rows that are longer than the model's limit."""
+    truncated: int
+    """Rows of which the model saw a part only."""
 
     def __str__(self) -> str:
         """Scores over all rows, then those of each label."""
@@ -124,7 +124,7 @@ class Predictor:
                     remedy="Rename the column that holds it.",
                     column=column.name,
                 )
-        metrics, longer = self.task.metrics(), 0
+        metrics, truncated = self.task.metrics(), 0
         n_rows = len(next(iter(rows.values()))) if isinstance(rows, Mapping) else len(rows)
         for start in range(0, n_rows, _SLICE):
             part = _column_slice(rows, start, start + _SLICE)
@@ -138,8 +138,8 @@ class Predictor:
             everything = np.arange(len(features))
             _, targets = self.task.collate(features.fill(everything, Padding.of(self.tokenizer)))
             metrics.add(self._outputs(features, batch_size), targets)
-            longer += features.count_longer_than(self.limit)
-        return Evaluation(metrics.compute(), metrics.per_label(), n_rows, longer)
+            truncated += features.count_cut()
+        return Evaluation(metrics.compute(), metrics.per_label(), n_rows, truncated)
 
     @torch.inference_mode()
     def _outputs(self, features: Features, batch_size: int) -> Tensor:

@@ -20,8 +20,8 @@ class CardFacts:
     task: str
     labels: tuple[str, ...]
     rows: Mapping[str, int]
-    longer: Mapping[str, int]
-    """Rows of each split that are longer than the model's limit."""
+    truncated: Mapping[str, int]
+    """Rows of each split of which the model saw a part only."""
     limit: int
     long_texts: str
     settings: Mapping[str, object]
@@ -78,8 +78,11 @@ def _labels(facts: CardFacts) -> str:
 
 def _data(facts: CardFacts) -> str:
     return _table(
-        ["split", "rows", f"longer than {facts.limit} tokens"],
-        [(split, f"{n:,}", f"{facts.longer.get(split, 0):,}") for split, n in facts.rows.items()],
+        ["split", "rows", f"cut to {facts.limit} tokens"],
+        [
+            (split, f"{n:,}", f"{facts.truncated.get(split, 0):,}")
+            for split, n in facts.rows.items()
+        ],
     )
 
 

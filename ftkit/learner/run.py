@@ -23,7 +23,7 @@ from ftkit.data.sources import load_data
 from ftkit.errors import FtkitWarning, SettingError
 from ftkit.learner.build import TextLearner, default_lr, finetune_learner
 from ftkit.learner.callbacks import Accumulate
-from ftkit.learner.save import count_longer, predictor, save
+from ftkit.learner.save import count_truncated, predictor, save
 from ftkit.model.device import Precision
 from ftkit.tasks import TASKS, get_task
 
@@ -166,8 +166,8 @@ def _evaluate_and_save(
         "seconds": sum(row["seconds"] for row in learn.history.rows),
         "rows": {split: len(rows) for split, rows in data.items()},
         "truncated": {
-            **count_longer(learn),
-            **{split: evaluation.longer for split, evaluation in found.items()},
+            **count_truncated(learn),
+            **{split: evaluation.truncated for split, evaluation in found.items()},
         },
         "padding_share": learn.dls.train.padding_share,
     }

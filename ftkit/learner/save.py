@@ -37,7 +37,7 @@ def save(
             task=task.name,
             labels=task.head().labels,
             rows={split: len(part) for split, part in _parts(learn).items()},
-            longer=count_longer(learn),
+            truncated=count_truncated(learn),
             limit=data.limit,
             long_texts=getattr(task, "long_texts", "head"),
             settings={**describe_settings(learn), **(settings or {})},
@@ -62,11 +62,9 @@ def trained_task(learn: TextLearner) -> Task:
     return learn.task_scores.trained_task
 
 
-def count_longer(learn: TextLearner) -> dict[str, int]:
-    """Rows of each split that are longer than the model's limit."""
-    return {
-        split: part.features.count_longer_than(part.limit) for split, part in _parts(learn).items()
-    }
+def count_truncated(learn: TextLearner) -> dict[str, int]:
+    """Rows of each split of which the model saw a part only."""
+    return {split: part.features.count_cut() for split, part in _parts(learn).items()}
 
 
 def describe_settings(learn: TextLearner) -> dict[str, object]:

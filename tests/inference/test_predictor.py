@@ -146,7 +146,7 @@ def test_evaluate(model, tiny_data):
         f1_score(rows["label"], found, average="macro")
     )
     assert evaluation.per_label["billing"]["support"] == 8
-    assert (evaluation.rows, evaluation.longer) == (24, 0)
+    assert (evaluation.rows, evaluation.truncated) == (24, 0)
     assert "billing" in str(evaluation)
     assert model.evaluate(rows.to_dict()) == evaluation
 

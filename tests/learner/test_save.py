@@ -81,6 +81,15 @@ def test_a_predictor_without_a_folder(fitted, tiny_data):
     assert evaluation.rows == 24
 
 
+def test_a_predictor_answers_in_float32_as_once_saved(make_learner, tiny_data, tmp_path):
+    learn = make_learner(precision="auto")  # bf16 where the CPU has it
+    learn.fit_one_cycle(1, 1e-2)
+    texts = tiny_data["test"]["text"]
+    saved = ftkit.load_model(ftkit.save(learn, tmp_path / "model"))
+    for now, later in zip(predictor(learn).predict(texts), saved.predict(texts), strict=True):
+        assert now.scores == pytest.approx(later.scores, abs=1e-6)
+
+
 def test_max_length_travels(make_learner, tmp_path):
     task = ftkit.Classification(max_length=12, long_texts="tail")
     with pytest.warns(ftkit.errors.FtkitWarning, match="longer than 12 tokens"):

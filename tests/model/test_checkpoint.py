@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -230,7 +229,6 @@ def test_a_new_head_is_really_new(make_checkpoint, tiny_data, tmp_path, knows_it
     assert opened.task.labels == ("billing", "delivery", "technical")
     new = state_of(opened.model)
     assert not torch.equal(new["classifier.weight"], old["classifier.weight"])
-    assert new["classifier.bias"].abs().sum() == 0
     body = [name for name in old if name.startswith("bert.")]
     assert_equal_states({n: new[n] for n in body}, {n: old[n] for n in body})
 
@@ -524,4 +522,4 @@ def test_the_alias_opens(minilm, tiny_data):
     assert (opened.name, opened.limit) == ("minilm", 512)
     assert opened.model.config.hidden_size == 384
     assert opened.tokenizer("hello " * 600, verbose=False)["input_ids"].__len__() == 602
-    assert replace(opened.task, labels=()) == replace(TASK, kind="single")
+    assert (opened.task.kind, len(opened.task.labels)) == ("single", 3)

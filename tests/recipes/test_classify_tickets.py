@@ -21,10 +21,10 @@ def test_recipe_trains_saves_and_predicts(
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
 
-    evaluation = recipe.main(output="runs/tickets", epochs=2, limit=160)
+    evaluation = recipe.main(output="runs/tickets", epochs=3, limit=320)
 
     printed = capsys.readouterr().out
-    assert evaluation.rows == 160
+    assert evaluation.rows == 320
     # Eight labels: chance is one in eight.
     assert evaluation.scores["accuracy"] > 0.3
     assert (tmp_path / "runs" / "tickets" / "task.json").exists()
