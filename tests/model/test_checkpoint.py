@@ -523,3 +523,22 @@ def test_the_alias_opens(minilm, tiny_data):
     assert opened.model.config.hidden_size == 384
     assert opened.tokenizer("hello " * 600, verbose=False)["input_ids"].__len__() == 602
     assert (opened.task.kind, len(opened.task.labels)) == ("single", 3)
+
+
+def test_a_new_head_starts_from_the_shares_of_the_labels(tiny_checkpoint, tiny_data):
+    opened = open_checkpoint(tiny_checkpoint, Classification(), tiny_data)
+    rows = tiny_data["train"]["label"][:]
+    shares = [rows.count(name) / len(rows) for name in opened.task.labels]
+    assert opened.model.classifier.bias.softmax(0).tolist() == pytest.approx(shares, rel=1e-4)
+
+
+def test_a_head_for_weighted_classes_starts_from_nothing(tiny_checkpoint, tiny_data):
+    task = Classification(class_weights="balanced")
+    opened = open_checkpoint(tiny_checkpoint, task, tiny_data)
+    assert opened.model.classifier.bias.abs().max() == 0
+
+
+def test_a_head_for_numbers_starts_from_their_mean(tiny_checkpoint):
+    rows = Dataset.from_dict({"text": ["a", "b", "c", "d"], "label": [3.0, 5.0, 6.0, 10.0]})
+    opened = open_checkpoint(tiny_checkpoint, Classification(), DatasetDict(train=rows))
+    assert opened.model.classifier.bias.tolist() == [6.0]
