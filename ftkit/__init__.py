@@ -12,33 +12,68 @@ if TYPE_CHECKING:
     from ftkit.data.sources import load_data
     from ftkit.errors import FtkitError
     from ftkit.inference import load_model
-    from ftkit.learner.build import classification_learner, finetune_learner
+    from ftkit.learner.build import (
+        classification_learner,
+        finetune_learner,
+        language_model_learner,
+        ner_learner,
+        qa_learner,
+        summarization_learner,
+        translation_learner,
+    )
     from ftkit.learner.callbacks import Accumulate
     from ftkit.learner.save import save
-    from ftkit.tasks import Classification
+    from ftkit.tasks import (
+        NER,
+        Classification,
+        LanguageModeling,
+        QuestionAnswering,
+        Summarization,
+        Translation,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NER",
     "Accumulate",
     "Classification",
     "FtkitError",
+    "LanguageModeling",
+    "QuestionAnswering",
+    "Summarization",
+    "Translation",
     "classification_learner",
     "finetune_learner",
+    "language_model_learner",
     "load_data",
     "load_model",
+    "ner_learner",
+    "qa_learner",
     "save",
+    "summarization_learner",
+    "translation_learner",
 ]
 
 _HOMES = {
     "Accumulate": "ftkit.learner.callbacks",
     "Classification": "ftkit.tasks",
     "FtkitError": "ftkit.errors",
+    "LanguageModeling": "ftkit.tasks",
+    "NER": "ftkit.tasks",
+    "QuestionAnswering": "ftkit.tasks",
+    "Summarization": "ftkit.tasks",
+    "Translation": "ftkit.tasks",
     "classification_learner": "ftkit.learner.build",
     "finetune_learner": "ftkit.learner.build",
+    "language_model_learner": "ftkit.learner.build",
     "load_data": "ftkit.data.sources",
     "load_model": "ftkit.inference",
+    "ner_learner": "ftkit.learner.build",
+    "qa_learner": "ftkit.learner.build",
     "save": "ftkit.learner.save",
+    "summarization_learner": "ftkit.learner.build",
+    "translation_learner": "ftkit.learner.build",
 }
 
 

@@ -16,6 +16,15 @@ from ftkit import __version__
 from ftkit.errors import DataError, FtkitError, FtkitWarning, SettingError
 
 USER_MISTAKE = 2
+# The registry's names: importing it here would cost --help a second.
+_TASKS = (
+    "classification",
+    "ner",
+    "qa",
+    "summarization",
+    "translation",
+    "language_modeling",
+)
 _PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
@@ -70,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_train(commands: Any) -> None:
     train = commands.add_parser("train", help="fine-tune a checkpoint on your rows")
     train.set_defaults(command=_train)
-    train.add_argument("task", nargs="?", metavar="TASK", help="classification")
+    train.add_argument("task", nargs="?", metavar="TASK", help=", ".join(_TASKS))
     add = train.add_argument
     add("--data", metavar="PATH|HUB_ID", help="file, folder, hub id or sample:tickets")
     add("--checkpoint", metavar="NAME", help="hub id, folder, or minilm")
@@ -97,6 +106,12 @@ def _add_train(commands: Any) -> None:
     add("--seed", type=int, metavar="N", help="seed of every random choice (42)")
     add("--limit", type=int, metavar="N", help="at most so many rows of each split")
     add("--group", metavar="COLUMN", help="keep its groups whole where validation is split off")
+    add(
+        "--option",
+        action="append",
+        metavar="NAME=VALUE",
+        help="an option of the task, such as stride=64; may be repeated",
+    )
     add("--new-head", action="store_true", default=None, help="drop the checkpoint's own labels")
 
 
@@ -115,7 +130,7 @@ def _add_predict(commands: Any) -> None:
     predict.set_defaults(command=_predict)
     predict.add_argument("model", metavar="DIR/model")
     predict.add_argument(
-        "input", metavar="INPUT", help=".csv, .tsv, .jsonl or .parquet file, or - for a text a line"
+        "input", metavar="INPUT", help="data file, or - for a text (or a JSON object) a line"
     )
     predict.add_argument("--output", metavar="FILE.jsonl", help="standard output without it")
     predict.add_argument("--top-k", type=int, metavar="N", help="keep the N likeliest scores")
@@ -131,8 +146,10 @@ def _train(options: argparse.Namespace) -> None:
     given = {
         name: value
         for name, value in vars(options).items()
-        if value is not None and name not in ("command", "config")
+        if value is not None and name not in ("command", "config", "option")
     }
+    if options.option:
+        given["options"] = parse_options(options.option)
     if "columns" in given:
         given["columns"] = parse_columns(given["columns"])
     missing = [name for name in ("task", "data", "checkpoint", "output") if name not in given]
@@ -199,7 +216,14 @@ def _read_input(options: argparse.Namespace, task: Any) -> list[dict[str, Any]]:
                 f"standard input is not UTF-8 ({error.reason})",
                 remedy="Convert it, perhaps with iconv -f latin1 -t utf-8.",
             ) from None
-        rows = [{"text": line} for line in lines if line.strip()]
+        texts = [column.name for column in task.columns() if column.kind == "text"]
+        needed = [column.name for column in task.columns() if column.is_required]
+        if len(set(texts) & set(needed)) > 1:
+            rows = [
+                _parse_row(line, number) for number, line in enumerate(lines, 1) if line.strip()
+            ]
+        else:
+            rows = [{texts[0]: line} for line in lines if line.strip()]
         if len(rows) < len(lines):
             blank = len(lines) - len(rows)
             warnings.warn(f"left out: {blank:,} blank lines", FtkitWarning, stacklevel=2)
@@ -210,6 +234,42 @@ def _read_input(options: argparse.Namespace, task: Any) -> list[dict[str, Any]]:
     rows = read_rows(options.input, task, columns=columns, has_labels=False)
     listed: list[dict[str, Any]] = rows.to_list()
     return listed
+
+
+def _parse_row(line: str, number: int) -> dict[str, Any]:
+    import json
+
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise DataError(
+            "the line is no JSON object, and this task reads several texts a row",
+            remedy='Write lines such as {"question": "...", "context": "..."}.',
+            file="standard input",
+            row=number,
+        )
+    return row
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Options of a task in ["stride=64", "sub_tokens=all"]; values are JSON, or else text.
+
+    Raises SettingError where one has no name or no value.
+    """
+    import json
+
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise SettingError(f'--option is "{pair}"', remedy="Write it as --option stride=64.")
+        try:
+            options[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            options[name.replace("-", "_")] = value
+    return options
 
 
 def parse_columns(text: str | None) -> dict[str, str | list[str]] | None:

@@ -7,7 +7,7 @@ here, so that they agree.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _WINDOWED = "windows/"  # prefix of the arrays that have a value a token
+_SEQUENCE = "sequence/"  # prefix of the arrays that have several values a row
+_LENGTHS = "lengths/"  # prefix of how many values of a sequence each row has
+IGNORED = -100
+"""The target that no loss counts, transformers' and torch's convention."""
+
 _POSITIONS = np.arange(512)
 _NO_TOKEN = np.zeros(1, dtype=np.int32)
 
@@ -54,6 +59,8 @@ class Features:
     """Arrays with a value (or a vector) a row, such as target."""
     window_offsets: np.ndarray
     row_offsets: np.ndarray
+    sequences: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    """Flat arrays with several values a row, and the offsets of the rows in them."""
 
     def __len__(self) -> int:
         return len(self.row_offsets) - 1
@@ -75,10 +82,6 @@ class Features:
         """Rows with tokens that stand in none of their windows."""
         return int((self.rows["n_cut"] > 0).sum())
 
-    def by_window(self) -> Features:
-        """The same windows, each as a row of its own, without arrays of the rows."""
-        return replace(self, row_offsets=np.arange(len(self.window_offsets)), rows={})
-
     def fill(
         self,
         rows: np.ndarray,
@@ -86,8 +89,9 @@ class Features:
         drop: np.random.Generator | None = None,
         most_windows: int | None = None,
     ) -> dict[str, Any]:
-        """Arrays of a batch: every token array padded to (windows, longest), with its mask, and
-        every row array; "row" says which rows they are and "windows" counts their windows.
+        """Arrays of a batch: every token array padded to (windows, longest), with its mask, every
+        sequence padded with -100 to (rows, longest), and every row array; "row" says which rows
+        they are and "windows" counts their windows.
 
         Where the rows have more than `most_windows`, that many of each are drawn with `drop`.
         """
@@ -121,11 +125,23 @@ class Features:
             batch[name] = padded
         for name, values in self.rows.items():
             batch[name] = values[rows]
+        for name, (flat, offsets) in self.sequences.items():
+            batch[name] = _pad_sequences(flat, offsets[rows], offsets[rows + 1])
         return batch | {"row": rows, "windows": counts}
 
 
+def _pad_sequences(flat: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(rows, longest), with IGNORED behind the end of each row's values."""
+    lengths = (ends - starts)[:, None]
+    position = np.arange(max(1, int(lengths.max())))
+    padded = np.full((len(starts), len(position)), IGNORED, dtype=np.int64)
+    is_value = position < lengths
+    padded[is_value] = flat[(starts[:, None] + position)[is_value]]
+    return padded
+
+
 def slice_arrays(prepared: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
-    """Arrays of what a task prepared: `column[row][window][token]`, or `column[row]`."""
+    """Flat arrays of what `Task.prepare` gave."""
     arrays: dict[str, np.ndarray] = {}
     for name, values in prepared.items():
         first = values[0] if values else 0
@@ -136,6 +152,9 @@ def slice_arrays(prepared: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
                 lengths = [len(window) for row in values for window in row]
                 arrays["window_lengths"] = np.array(lengths, dtype=np.int64)
                 arrays["row_windows"] = np.array([len(row) for row in values], dtype=np.int64)
+        elif isinstance(first, np.ndarray):
+            arrays[_SEQUENCE + name] = np.concatenate(values).astype(np.int32)
+            arrays[_LENGTHS + name] = np.array([len(row) for row in values], dtype=np.int64)
         else:
             arrays[name] = np.array(values)
             if arrays[name].dtype == np.float64:
@@ -155,17 +174,22 @@ def stack_arrays(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndar
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> Features:
     """Features from the flat arrays that `slice_arrays` and `stack_arrays` give."""
-    arrays = dict(arrays)
+    tokens, rows, sequences = {}, {}, {}
+    for name, array in arrays.items():
+        if name.startswith(_WINDOWED):
+            tokens[name.removeprefix(_WINDOWED)] = array
+        elif name.startswith(_SEQUENCE):
+            inner = name.removeprefix(_SEQUENCE)
+            sequences[inner] = (array, _offsets(arrays[_LENGTHS + inner]))
+        elif not name.startswith(_LENGTHS) and name not in ("window_lengths", "row_windows"):
+            rows[name] = array
     return Features(
-        window_offsets=np.concatenate([[0], arrays.pop("window_lengths").cumsum()]),
-        row_offsets=np.concatenate([[0], arrays.pop("row_windows").cumsum()]),
-        tokens={
-            name.removeprefix(_WINDOWED): array
-            for name, array in arrays.items()
-            if name.startswith(_WINDOWED)
-        },
-        rows={name: array for name, array in arrays.items() if not name.startswith(_WINDOWED)},
+        tokens, rows, _offsets(arrays["window_lengths"]), _offsets(arrays["row_windows"]), sequences
     )
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], lengths.cumsum()])
 
 
 def prepare_rows(
@@ -175,31 +199,50 @@ def prepare_rows(
     return from_arrays(stack_arrays([slice_arrays(task.prepare(rows, tokenizer, limit))]))
 
 
-def text_columns(rows: Sequence[Any], task: Task, first: int = 0) -> dict[str, list[str]]:
-    """The task's text columns of the rows at hand: texts, pairs of texts, or dicts.
+def input_columns(rows: Sequence[Any], task: Task, first: int = 0) -> dict[str, list[Any]]:
+    """The columns that the task's model reads, of the rows at hand: texts, tuples, or dicts.
 
     `first` is the number of the first row, from 0. Raises DataError, with the number of the row
     from 1, for one that is none of these.
     """
-    texts = [column for column in task.columns() if column.kind == "text"]
-    known = [column.name for column in texts]
-    dicts = [_as_dict(row, known, first + i + 1) for i, row in enumerate(rows)]
-    names = [
-        column.name
-        for column in texts
+    inputs = [column for column in task.columns() if column.is_input]
+    texts = [column.name for column in inputs if column.kind == "text"]
+    dicts = [_as_dict(row, texts, first + i + 1) for i, row in enumerate(rows)]
+    read = [
+        column
+        for column in inputs
         if column.is_required or any(column.name in row for row in dicts)
-    ]
+    ] or inputs[:1]
     for i, row in enumerate(dicts):
-        for name in names:
-            if not _is_text(row.get(name)):
-                found = "nothing" if row.get(name) is None else repr(row[name])[:60]
+        for column in read:
+            value = row.get(column.name)
+            if not (_is_text(value) if column.kind == "text" else _is_words(value)):
+                found = "nothing" if value is None else repr(value)[:60]
+                what = "a text" if column.kind == "text" else "a list of words"
                 raise DataError(
-                    f"found {found} where a text should be",
-                    remedy="Give texts, pairs of texts, or dicts with these columns.",
+                    f"found {found} where {what} should be",
+                    remedy=f"Give texts, or dicts with {quoted([each.name for each in inputs])}.",
                     row=first + i + 1,
-                    column=name,
+                    column=column.name,
                 )
-    return {name: [row[name] for row in dicts] for name in names}
+    return {column.name: [row[column.name] for row in dicts] for column in read}
+
+
+@dataclass(frozen=True)
+class ColumnRows(Sequence[Mapping[str, Any]]):
+    """Some rows of a table of columns, each a dict that is made when asked for."""
+
+    columns: Mapping[str, Sequence[Any]]
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return ColumnRows(self.columns, self.numbers[index])
+        number = int(self.numbers[index])
+        return {name: values[number] for name, values in self.columns.items()}
 
 
 def _is_text(value: Any) -> bool:
@@ -208,6 +251,11 @@ def _is_text(value: Any) -> bool:
         return isinstance(value, str) and (value.isascii() or bool(value.encode()))
     except UnicodeEncodeError:
         return False
+
+
+def _is_words(value: Any) -> bool:
+    is_list = isinstance(value, (list, tuple)) or type(value).__name__ == "ndarray"
+    return is_list and all(map(_is_text, value))
 
 
 def _as_dict(row: Any, names: Sequence[str], number: int) -> Mapping[str, Any]:

@@ -15,6 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ftkit.task import Rows
+
 # Thresholds tried for multi-label scores: 0.05, 0.06, ... 0.95.
 _BINS = 100
 _CANDIDATES = slice(5, 96)
@@ -28,7 +30,7 @@ class ClassMetrics:
     found: list[np.ndarray] = field(default_factory=list)
     wanted: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
+    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
         """Take in logits (rows, labels) and class numbers (rows,)."""
         self.found.append(outputs.argmax(1).cpu().numpy().astype(np.int32))
         self.wanted.append(targets.cpu().numpy().astype(np.int32))
@@ -79,7 +81,7 @@ class LabelsMetrics:
     def __post_init__(self) -> None:
         self.counts = np.zeros((2, len(self.labels), _BINS + 1), dtype=np.int64)
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
+    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
         """Take in logits (rows, labels) and 0/1 targets (rows, labels)."""
         scores = outputs.float().sigmoid().nan_to_num()
         if self.threshold is None:
@@ -133,7 +135,7 @@ class ValueMetrics:
     found: list[np.ndarray] = field(default_factory=list)
     wanted: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
+    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
         """Take in outputs (rows, 1) and numbers (rows,)."""
         self.found.append(outputs[:, 0].float().cpu().numpy())
         self.wanted.append(targets.cpu().numpy())

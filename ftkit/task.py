@@ -1,31 +1,36 @@
-"""The Task protocol: the nine questions that every task answers, and the types they speak in.
+"""The Task protocol: the questions that every task answers, and the types they speak in.
 
 Names no task. Imports numpy and torch; `tasks/*` implement it, everything above calls it.
 
-    rows --prepare--> Features --collate--> Batch --model--> logits --loss, metrics, decode, show-->
+    rows --prepare--> Features --collate--> Batch --model--> logits --merge--> outputs
+    outputs --loss, metrics, decode, show-->
 
 A row is one example of the user's; a window is one sequence that the model sees. A row has one
 window, or several where it is longer than the model. A batch holds whole rows: all windows of a
-row stand together in it.
+row stand together in it, and `merge` makes outputs of the rows from logits of the windows, so
+that nothing after the model knows of windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import DatasetDict
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 Inputs: TypeAlias = "dict[str, Tensor]"
 """What the model is called with; key "row", shape (rows,), says which rows they are."""
 
 Batch: TypeAlias = "tuple[Inputs, Tensor]"
 """Inputs and targets; the targets' first dimension is the rows."""
+
+Rows: TypeAlias = "Sequence[Mapping[str, Any]]"
+"""Rows of the user's, each read only when asked for, under the task's names of the columns."""
 
 Reduction: TypeAlias = Literal["mean", "none"]
 
@@ -35,10 +40,17 @@ class Column:
     """A column that a task reads, under the name that ftkit gives it."""
 
     name: str
-    kind: Literal["text", "label"]
+    kind: Literal["text", "tokens", "label", "target"]
+    """A text, or a list of words, which the model reads; a class (names or numbers), by which
+    splits are stratified, or anything else that the model is to learn."""
     is_required: bool = True
     aliases: tuple[str, ...] = ()
     """Other names under which it is found without a column map."""
+
+    @property
+    def is_input(self) -> bool:
+        """Whether the model reads it, so that answering needs it too."""
+        return self.kind in ("text", "tokens")
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,8 @@ class Head:
     """The label names, in the order of the head's outputs; empty where a head has none."""
     bias: tuple[float, ...] = ()
     """What a new head's outputs start from; empty leaves it to the model."""
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the model's generation_config, such as num_beams; for tasks that generate."""
 
 
 class Prediction(Protocol):
@@ -64,8 +78,8 @@ class Prediction(Protocol):
 class Metrics(Protocol):
     """Scores of a pass over rows, gathered batch by batch without holding all logits."""
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take in a batch: outputs (rows, ...) and targets (rows, ...)."""
+    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
+        """Take in a batch: outputs (rows, ...), targets (rows, ...) and the rows themselves."""
         ...
 
     def compute(self) -> dict[str, float]:
@@ -82,10 +96,21 @@ class Metrics(Protocol):
 
 
 class Task(Protocol):
-    """A frozen dataclass of a task's options, which answers the nine questions."""
+    """A frozen dataclass of a task's options, which answers the questions."""
 
     name: ClassVar[str]
     """The task's name in the registry, on the command line and in task.json."""
+    pipeline: ClassVar[str]
+    """transformers' name of the task, for the model card."""
+    example: ClassVar[Any]
+    """A row to predict, for the model card."""
+    generates: ClassVar[bool]
+    """Whether it answers with generated token ids instead of the outputs of one pass. Such a
+    task may have the options `validate_rows`, how many validation rows are generated for after
+    an epoch, and `validate_every`, after every how many epochs."""
+
+    packs: ClassVar[bool]
+    """Whether `prepare` makes blocks of the texts of several rows, which are then its rows."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -97,7 +122,13 @@ class Task(Protocol):
         ...
 
     def with_labels(self, data: DatasetDict) -> Self:
-        """The task, knowing the labels that the data has."""
+        """The task, knowing the labels that the data has; raises DataError for bad ones."""
+        ...
+
+    def fit_to(
+        self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Self:
+        """The task with what the checkpoint decides, such as the prefix of its texts."""
         ...
 
     def head(self) -> Head:
@@ -110,35 +141,66 @@ class Task(Protocol):
         tokenizer: PreTrainedTokenizerBase,
         limit: int,
     ) -> dict[str, list[Any]]:
-        """Token features of a slice of rows; `limit` is the model's length in tokens."""
+        """Token features of a slice of rows; `limit` is the model's length in tokens.
+
+        Each column has a value a row: a list of windows, each a list with an int a token; a
+        numpy array, which may have another length in each row; or a number or a list of numbers
+        of the same length in each row. "n_cut" counts the tokens of the row in no window.
+        """
         ...
 
-    def collate(self, columns: Mapping[str, np.ndarray]) -> Batch:
-        """Tensors of a batch, from padded arrays of its windows and arrays of its rows."""
+    def lost(self, rows: Mapping[str, np.ndarray], limit: int) -> str | None:
+        """What the model does not see of prepared rows, and how to mend it; None where all.
+
+        `rows` are the arrays of `Features.rows`; the sentence goes on after "of train, ".
+        """
+        ...
+
+    def limits(self, limit: int) -> tuple[str, ...]:
+        """What a user of the model must know, as sentences for its card."""
+        ...
+
+    def collate(
+        self, columns: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
+    ) -> Batch:
+        """Tensors of a batch, from what `Features.fill` gives; `rng` is given in training only."""
+        ...
+
+    def merge(self, logits: Tensor, inputs: Inputs) -> Tensor:
+        """Outputs (rows, ...) from the model's logits (windows, ...)."""
         ...
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """The training loss: a scalar, or one number a row where reduction is "none"."""
         ...
 
-    def metrics(self, *, choose: bool = False) -> Metrics:
+    def metrics(self, tokenizer: PreTrainedTokenizerBase, *, choose: bool = False) -> Metrics:
         """An empty set of scores; `choose` lets the rows decide options such as a threshold."""
         ...
 
     def scores(self, outputs: Tensor) -> Tensor:
-        """What `decode` reads: probabilities, or numbers, from outputs (rows, ...)."""
+        """What `decide` reads: probabilities, or numbers, from outputs (rows, ...)."""
         ...
 
     def decide(self, scores: Tensor) -> Tensor:
         """The decision in each row's scores, of the shape of the targets."""
         ...
 
-    def decode(self, outputs: Tensor, top_k: int | None = None) -> Sequence[Prediction]:
-        """Typed predictions from outputs (rows, ...)."""
+    def decode(
+        self,
+        outputs: Tensor,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        top_k: int | None = None,
+    ) -> Sequence[Prediction]:
+        """Typed predictions for the rows from their outputs (rows, ...)."""
         ...
 
     def show(
-        self, rows: Sequence[Mapping[str, Any]], decided: Tensor | None = None
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        decided: Tensor | None = None,
     ) -> list[dict[str, str]]:
         """Rows, and what was decided for them, as text for a table: a dict a row."""
         ...

@@ -320,7 +320,7 @@ _FILES = {
     "ragged.csv": "text,label\nlate,delivery\nlate,again,delivery\n",
     "null.csv": "text,label\n,delivery\nlate,billing\n",
     "few.csv": "text,label\nlate,delivery\nrefund,billing\n",
-    "notes.txt": "late",
+    "notes.docx": "late",
     "broken.parquet": "PAR1 but no more",
     "broken.jsonl": '{"text": "late", "label": \n',
 }
@@ -336,7 +336,7 @@ _FILES = {
         ("ragged.csv", "row 2: 3 fields where the header has 2"),
         ("null.csv", "row 1"),
         ("few.csv", "no validation rows can be held out of 2"),
-        ("notes.txt", 'ending in ".txt" cannot be read'),
+        ("notes.docx", 'ending in ".docx" cannot be read'),
         ("broken.parquet", "parquet"),
         ("broken.jsonl", "broken JSON"),
         ("latin.csv", "not UTF-8"),

@@ -112,15 +112,11 @@ def test_fill_equals_the_tokenizers_own_padding(tiny_tokenizer, tiny_data, archi
         np.testing.assert_array_equal(filled[name], expected)
 
 
-def test_by_window_makes_every_window_a_row():
-    features = features_of(THREE, target=[0, 1, 2]).by_window()
-    assert len(features) == 4
-    assert features.lengths.tolist() == [3, 1, 2, 2]
-    assert features.windows.tolist() == [1, 1, 1, 1]
-    assert features.rows == {}
-    batch = features.fill(np.array([3, 1]), PADDING)
-    assert batch["input_ids"].tolist() == [[7, 8], [4, 9]]
-    assert batch["row"].tolist() == [3, 1]
+def test_sequences_of_rows_are_padded_with_what_no_loss_counts():
+    features = features_of(THREE, target=[np.array([4, 5]), np.array([], int), np.array([6])])
+    batch = features.fill(np.array([2, 0, 1]), PADDING)
+    assert batch["target"].tolist() == [[6, -100], [4, 5], [-100, -100]]
+    assert features.fill(np.array([1]), PADDING)["target"].tolist() == [[-100]]
 
 
 def many_windows():

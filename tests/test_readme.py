@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = blocks("python")
-    assert len(found) == 2
+    assert len(found) == 3
     names: dict[str, Any] = {}
     for block in found:
         exec(compile(block, "README.md", "exec"), names)
@@ -32,6 +32,8 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         names["model"].predict(["My card was charged twice"])[0].label in names["model"].task.labels
     )
     assert (tmp_path / "model" / "model.safetensors").exists()
+    assert names["tagger"].task.name == "ner"
+    assert len(names["reader"].predict([("Who?", "Ada signed it.")])) == 1
 
 
 @pytest.mark.slow

@@ -39,8 +39,12 @@ def check_rows(data: DatasetDict, columns: Sequence[Column], *, stacklevel: int 
     blanks = []
     for split, rows in data.items():
         for column in columns:
-            if column.kind == "text" and column.name in rows.column_names:
-                values = rows.select_columns(column.name).with_format("arrow")[:].column(0)
+            if not column.is_input or column.name not in rows.column_names:
+                continue
+            values = rows.select_columns(column.name).with_format("arrow")[:].column(0)
+            if column.kind == "tokens":
+                _check_words(str(split), column.name, values)
+            else:
                 _check_text(str(split), column.name, values)
                 blanks += _describe_blanks(str(split), column.name, values)
     for blank in blanks:
@@ -99,6 +103,33 @@ def _check_text(split: str, name: str, values: pa.ChunkedArray) -> None:
             f'columns={{"{name}": ...}}.',
             split=split,
             row=row + 1,
+            column=name,
+        )
+
+
+def _check_words(split: str, name: str, values: pa.ChunkedArray) -> None:
+    kind = values.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not is_list or not (_is_text(kind.value_type) or pa.types.is_null(kind.value_type)):
+        raise DataError(
+            f"values of type {kind} where lists of words belong",
+            remedy="Give each row a list of strings, such as ['Ann', 'lives', 'here'].",
+            split=split,
+            column=name,
+        )
+    is_bad = values.is_null().to_numpy()
+    lists = values.combine_chunks()
+    words = pc.list_flatten(lists)
+    if words.null_count:
+        rows = pc.list_parent_indices(lists).to_numpy()
+        is_bad = is_bad.copy()
+        is_bad[rows[words.is_null().to_numpy(zero_copy_only=False)]] = True
+    if is_bad.any():
+        raise DataError(
+            f"a word is missing (null) here and in {int(is_bad.sum()):,} row(s) in all",
+            remedy="Fill it in, or drop the rows.",
+            split=split,
+            row=int(is_bad.argmax()) + 1,
             column=name,
         )
 

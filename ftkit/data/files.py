@@ -20,6 +20,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from ftkit.data import faults
+from ftkit.data.conll import read_conll
 from ftkit.data.memory import table_from_rows
 from ftkit.errors import DataError
 
@@ -48,7 +49,10 @@ def split_of(name: str) -> str | None:
 
 
 def read_file(path: Path) -> pa.Table:
-    """The rows of a .parquet, .csv, .tsv, .jsonl or .json file; cells of csv and tsv are strings.
+    """The rows of a .parquet, .csv, .tsv, .jsonl or .json file, of a .txt (a text a line), or of a
+    .conll, .bio or .iob (a word and its tag a line).
+
+    Cells of csv and tsv are strings.
 
     Raises DataError for a file that is missing, empty, broken, not UTF-8 or of another format.
     """
@@ -292,10 +296,23 @@ def _dates_as_text(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def _read_text(path: Path) -> pa.Table:
+    """A row for each line that is not blank."""
+    try:
+        lines = path.read_bytes().decode("utf-8").removeprefix("\ufeff").splitlines()
+    except UnicodeDecodeError as error:
+        raise faults.encoding_error(path, error.start) from None
+    return pa.table({"text": pa.array([line for line in lines if line.strip()], pa.string())})
+
+
 _READERS: dict[str, Callable[[Path], pa.Table]] = {
     ".parquet": _read_parquet,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".jsonl": _read_jsonl,
     ".json": _read_json,
+    ".txt": _read_text,
+    ".conll": read_conll,
+    ".bio": read_conll,
+    ".iob": read_conll,
 }

@@ -20,8 +20,8 @@ from ftkit._fastai import CategoryMap, DataLoaders, L, TfmdDL, plot_top_losses, 
 from ftkit.data.tables import print_table
 from ftkit.data.tokenize import tokenize
 from ftkit.errors import DataError, FtkitWarning
-from ftkit.features import Features, Padding, named_labels, prepare_rows, text_columns
-from ftkit.task import Batch, Task
+from ftkit.features import Features, Padding, input_columns, named_labels, prepare_rows
+from ftkit.task import Batch, Inputs, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -78,7 +78,12 @@ class TextRows:
         return len(self.features)
 
     def __getitem__(self, index: int) -> Row:
-        row: Row = self.items[index]
+        if not self.task.packs:
+            row: Row = self.items[index]
+            return row
+        ids = self.features.fill(np.array([index]), Padding.of(self.tokenizer))["input_ids"]
+        row = Row(text=self.tokenizer.decode(ids[0]))
+        row.number = index
         return row
 
     @property
@@ -89,20 +94,20 @@ class TextRows:
     def new_empty(self) -> TextRows:
         """The same without rows, for `learn.export`."""
         none = np.zeros(1, dtype=np.int64)
-        features = Features({}, {"n_tokens": none[:0]}, none, none)
+        features = Features({}, {}, none, none)
         return replace(self, items=RowList(datasets.Dataset.from_dict({})), features=features)
 
     def few(self, items: Sequence[Any], with_labels: bool) -> TextRows:
         """Rows at hand: texts, pairs of texts, dicts, or rows of `items` themselves."""
         if not len(items):
             raise DataError("there are no rows", remedy="Give one or more.")
-        texts = text_columns(items, self.task)
+        inputs = input_columns(items, self.task)
         rows = [dict(item) if isinstance(item, Mapping) else {} for item in items]
         for i, row in enumerate(rows):
-            row.update({name: values[i] for name, values in texts.items()})
-        columns: dict[str, Sequence[Any]] = {**texts}
+            row.update({name: values[i] for name, values in inputs.items()})
+        columns: dict[str, Sequence[Any]] = {**inputs}
         for column in self.task.columns():
-            if with_labels and column.kind == "label" and any(column.name in row for row in rows):
+            if with_labels and not column.is_input and any(column.name in row for row in rows):
                 columns[column.name] = [row.get(column.name) for row in rows]
         features = prepare_rows(columns, self.task, self.tokenizer, self.limit)
         numbers = None
@@ -144,8 +149,8 @@ class TextLoader(TfmdDL):
         """Passes finished; each shuffles anew."""
         self._cuts: tuple[int, list[int]] | None = None
         self._padding = Padding.of(dataset.tokenizer)
-        # Training on a row of more windows than a batch may hold sees a sample of them.
-        self._drop = np.random.default_rng(seed) if shuffle else None
+        # What training draws: words to mask, windows of a row with more than a batch may hold.
+        self._rng = np.random.default_rng(seed) if shuffle else None
         has_windows = dataset.features.windows.max(initial=1) > 1
         # Padded tokens that a batch may have; rows with several windows always need a bound.
         self._budget = bs * dataset.limit if has_windows and max_tokens is None else max_tokens
@@ -170,9 +175,9 @@ class TextLoader(TfmdDL):
     def get_idxs(self) -> list[int]:
         """Row numbers in the order of this epoch; consecutive ones make the batches."""
         batches = self._batches(self.epoch)
-        if self._drop is not None:
+        if self._rng is not None:
             # Anew each time, so that looking at a batch changes nothing.
-            self._drop = np.random.default_rng([self.seed, self.epoch])
+            self._rng = np.random.default_rng([self.seed, self.epoch])
         self._cuts = (sum(map(len, batches)), [len(batch) for batch in batches])
         order: list[int] = np.concatenate(batches).tolist() if batches else []
         return order
@@ -248,10 +253,10 @@ class TextLoader(TfmdDL):
     def _fill(self, rows: np.ndarray) -> Batch:
         data = self.dataset
         most = None if self._budget is None else self._budget // data.limit
-        columns = data.features.fill(rows, self._padding, self._drop, most)
+        columns = data.features.fill(rows, self._padding, self._rng, most)
         if data.numbers is not None:
             columns["row"] = data.numbers[rows]
-        batch: Batch = data.task.collate(columns)
+        batch: Batch = data.task.collate(columns, self._rng)
         return batch
 
     @property
@@ -273,6 +278,14 @@ class TextLoader(TfmdDL):
             batch = tuple(inputs["row"] for inputs in batch)
         return to_detach(batch, cpu, gather)
 
+    def rows_of(self, inputs: Inputs) -> LazyRows:
+        """The rows of a batch, each read when asked for."""
+        return LazyRows(self, inputs["row"])
+
+    def _show(self, rows: list[Row], decided: Tensor | None = None) -> list[dict[str, str]]:
+        data: TextRows = self.dataset
+        return data.task.show(rows, data.tokenizer, decided)
+
     def _shown_rows(self, inputs: Any, max_n: int) -> list[Row]:
         numbers = inputs["row"] if isinstance(inputs, dict) else inputs
         if not len(self.dataset.items):
@@ -290,7 +303,7 @@ class TextLoader(TfmdDL):
         b = self.one_batch() if b is None else b
         if not show:
             return self._pre_show_batch(b, max_n)
-        print_table(self.dataset.task.show(self._shown_rows(b[0], max_n)))
+        print_table(self._show(self._shown_rows(b[0], max_n)))
         return None
 
     def show_results(
@@ -298,16 +311,31 @@ class TextLoader(TfmdDL):
     ) -> None:
         """Print rows of a batch with what was predicted for them."""
         decided = (out[0] if isinstance(out, tuple) else out)[:max_n]
-        print_table(self.dataset.task.show(self._shown_rows(b[0], max_n), decided))
+        print_table(self._show(self._shown_rows(b[0], max_n), decided))
 
     def decode_batch(self, b: Any, max_n: int = 9, full: bool = True) -> Any:
         """Rows and the names of their targets."""
         rows = self._shown_rows(b[0], max_n)
-        named = self.dataset.task.show(rows, b[1][:max_n])
+        named = self._show(rows, b[1][:max_n])
         return L([(row, each["predicted"]) for row, each in zip(rows, named, strict=True)])
 
     def _pre_show_batch(self, b: Any, max_n: int = 9) -> Any:
         return ShownRows(self._shown_rows(b[0], max_n)), b[1:], self.decode_batch(b, max_n)
+
+
+class LazyRows(Sequence[Row]):
+    """The rows of a batch, each read when asked for."""
+
+    def __init__(self, loader: TextLoader, numbers: Tensor) -> None:
+        self._loader, self._numbers = loader, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return LazyRows(self._loader, self._numbers[index])
+        return self._loader._shown_rows(self._numbers[index : index + 1 or None], 1)[0]
 
 
 class ShownRows(list[Row]):
@@ -376,7 +404,7 @@ def text_loaders(
         )
         for split in ("train", "validation")
     }
-    _say_what_is_cut(parts, limit, getattr(task, "long_texts", "head"))
+    _say_what_is_lost(parts, limit)
     loader: Callable[..., TextLoader] = TextLoader
     train = loader(parts["train"], bs, shuffle=True, max_tokens=max_tokens, seed=seed)
     valid = loader(parts["validation"], bs * 2, max_tokens=max_tokens, seed=seed)
@@ -385,18 +413,7 @@ def text_loaders(
     return TextLoaders(train, valid, path=Path(), device=device if moves else None)
 
 
-def _say_what_is_cut(parts: Mapping[str, TextRows], limit: int, long_texts: str) -> None:
-    cut = {split: part.features.count_cut() for split, part in parts.items()}
-    if not any(cut.values()):
-        return
-    counts = " and ".join(
-        f"{count:,} of {len(parts[split]):,} {split} rows" for split, count in cut.items()
-    )
-    seen = f'their {long_texts}. Give long_texts="windows" to have it see all of them.'
-    if long_texts == "windows":
-        seen = "the head of their second text."
-    warnings.warn(
-        f"{counts} are longer than {limit} tokens; the model sees only {seen}",
-        FtkitWarning,
-        stacklevel=3,
-    )
+def _say_what_is_lost(parts: Mapping[str, TextRows], limit: int) -> None:
+    for split, part in parts.items():
+        if lost := part.task.lost(part.features.rows, limit):
+            warnings.warn(f"of {split}, {lost}", FtkitWarning, stacklevel=3)

@@ -41,7 +41,9 @@ Source: TypeAlias = "str | Path | Rows | DatasetDict | Mapping[str, str | Path |
 _SAMPLE = "sample:"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # A name that ends like this is a file that is not there, not a hub id.
-_FILE_LIKE = re.compile(r"\.(parquet|csv|tsv|jsonl?|txt|xlsx?|gz|zip)$", re.IGNORECASE)
+_FILE_LIKE = re.compile(
+    r"\.(parquet|csv|tsv|jsonl?|txt|conll|bio|iob|xlsx?|gz|zip)$", re.IGNORECASE
+)
 _HUB_SECONDS = 10
 _KINDS = (
     "a path, a hub id, sample:NAME, a DataFrame, a list of dicts, a Dataset, a DatasetDict, "

@@ -102,7 +102,7 @@ def read_rows(
 
     Raises DataError for rows that cannot be used and for a split that is not there.
     """
-    wanted = tuple(column for column in task.columns() if has_labels or column.kind == "text")
+    wanted = tuple(column for column in task.columns() if has_labels or column.is_input)
     columns = columns or {}
     check_map(columns, wanted)
     parts = open_source(source, needs_train=False)

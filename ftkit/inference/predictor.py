@@ -14,10 +14,17 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import DataError, SettingError, quoted
-from ftkit.features import Features, Padding, named_labels, prepare_rows, text_columns
+from ftkit.features import (
+    ColumnRows,
+    Features,
+    Padding,
+    input_columns,
+    named_labels,
+    prepare_rows,
+)
 from ftkit.inference.bundle import read_bundle
 from ftkit.model.device import Precision, autocast_dtype, default_device
-from ftkit.model.module import TextModel, mean_of_windows
+from ftkit.model.module import TextModel
 from ftkit.task import Prediction, Task
 
 if TYPE_CHECKING:
@@ -42,7 +49,7 @@ def load_model(
     """
     where = default_device() if device is None else torch.device(device)
     hf_model, tokenizer, task, limit = read_bundle(folder)
-    model = TextModel(hf_model).to(where).eval()
+    model = TextModel(hf_model, task).to(where).eval()
     model.autocast_dtype = autocast_dtype(precision, where)
     return Predictor(model, tokenizer, task, limit)
 
@@ -87,15 +94,19 @@ class Predictor:
     ) -> list[Any]:
         """Predictions, in the order of the rows: the task's own frozen dataclass for each.
 
-        A row is a text, a pair of texts (a tuple), or a dict with the task's text columns.
-        A DataFrame is its rows. `top_k` limits the scores to the likeliest; `batch_size` counts
-        windows.
+        A row is a text, a tuple of texts, or a dict with the task's columns. A DataFrame is its
+        rows. `top_k` asks for so many answers, the likeliest first; `batch_size` counts windows.
 
         Raises DataError, with the number of the row, for one that is none of these.
         """
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise SettingError(f"{name} is {value}", remedy="Give 1 or more.")
+        if self.task.packs:
+            raise SettingError(
+                f"a model for {self.task.name} reads blocks of text and answers no rows",
+                remedy="Fine-tune from its folder, or open it with transformers.",
+            )
         if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
             rows = rows.to_dict("records")
         if isinstance(rows, (str, Mapping)):
@@ -105,10 +116,14 @@ class Predictor:
         predictions: list[Prediction] = []
         listed = list(rows)
         for start in range(0, len(listed), _SLICE):
-            columns = text_columns(listed[start : start + _SLICE], self.task, start)
+            columns = input_columns(listed[start : start + _SLICE], self.task, start)
             features = prepare_rows(columns, self.task, self.tokenizer, self.limit)
-            outputs = self._outputs(features, batch_size)
-            predictions += self.task.decode(outputs, top_k)
+            found: dict[int, Prediction] = {}
+            for numbers, outputs, _ in self._run(features, batch_size):
+                rows_here = ColumnRows(columns, numbers)
+                decoded = self.task.decode(outputs, rows_here, self.tokenizer, top_k)
+                found.update(zip(numbers, decoded, strict=True))
+            predictions += [found[i] for i in range(len(features))]
         return predictions
 
     def evaluate(self, rows: Any, *, batch_size: int = 32) -> Evaluation:
@@ -124,7 +139,7 @@ class Predictor:
                     remedy="Rename the column that holds it.",
                     column=column.name,
                 )
-        metrics, truncated = self.task.metrics(), 0
+        metrics, truncated = self.task.metrics(self.tokenizer), 0
         n_rows = len(next(iter(rows.values()))) if isinstance(rows, Mapping) else len(rows)
         for start in range(0, n_rows, _SLICE):
             part = _column_slice(rows, start, start + _SLICE)
@@ -135,28 +150,30 @@ class Predictor:
                 raise DataError(
                     error.problem, remedy=error.remedy, row=row, column=error.column
                 ) from None
-            everything = np.arange(len(features))
-            _, targets = self.task.collate(features.fill(everything, Padding.of(self.tokenizer)))
-            metrics.add(self._outputs(features, batch_size), targets)
+            for numbers, outputs, targets in self._run(features, batch_size):
+                metrics.add(outputs, targets, ColumnRows(part, numbers))
             truncated += features.count_cut()
         return Evaluation(metrics.compute(), metrics.per_label(), n_rows, truncated)
 
-    @torch.inference_mode()
-    def _outputs(self, features: Features, batch_size: int) -> Tensor:
-        """Outputs of the model, (rows, ...), computed over windows of like length."""
-        windows = features.by_window()
-        order = np.argsort(-windows.lengths, kind="stable")
-        outputs = torch.cat(list(self._run(windows, order, batch_size)))
-        outputs = outputs[torch.from_numpy(np.argsort(order))]
-        if len(windows) == len(features):
-            return outputs
-        return mean_of_windows(outputs, torch.from_numpy(features.windows))
-
-    def _run(self, windows: Features, order: np.ndarray, batch_size: int) -> Iterator[Tensor]:
+    def _run(
+        self, features: Features, batch_size: int
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Numbers of the rows, outputs and targets, batch by batch of rows of like length."""
         padding, device = Padding.of(self.tokenizer), next(self.model.parameters()).device
-        for start in range(0, len(order), batch_size):
-            batch, _ = self.task.collate(windows.fill(order[start : start + batch_size], padding))
-            yield self.model({name: each.to(device) for name, each in batch.items()}).cpu()
+        for rows in _batches(features, batch_size):
+            inputs, targets = self.task.collate(features.fill(rows, padding))
+            with torch.inference_mode():
+                outputs = self.model.answer(
+                    {name: each.to(device) for name, each in inputs.items()}
+                )
+            yield rows.tolist(), outputs.cpu(), targets
+
+
+def _batches(features: Features, batch_size: int) -> Iterator[np.ndarray]:
+    """Rows of like length, of about `batch_size` windows together, the longest first."""
+    order = np.argsort(-features.lengths, kind="stable")
+    number = (features.windows[order].cumsum() - 1) // batch_size
+    yield from np.split(order, np.flatnonzero(np.diff(number)) + 1) if len(order) else ()
 
 
 def _column_slice(rows: Any, start: int, end: int) -> Mapping[str, Sequence[Any]]:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ftkit._fastai import Learner, ProgressCallback
@@ -21,7 +22,15 @@ from ftkit.model.device import Precision, autocast_dtype, default_device
 from ftkit.model.groups import layer_groups
 from ftkit.model.module import TextModel
 from ftkit.task import Reduction, Task
-from ftkit.tasks import Classification, get_task
+from ftkit.tasks import (
+    NER,
+    Classification,
+    LanguageModeling,
+    QuestionAnswering,
+    Summarization,
+    Translation,
+    get_task,
+)
 
 
 class TaskLoss:
@@ -58,9 +67,31 @@ class TextLearner(Learner):
         """Print rows of a training batch, as `learn.dls.show_batch` does."""
         self.dls.show_batch(**kwargs)
 
+    def show_results(
+        self, ds_idx: int = 1, dl: Any = None, max_n: int = 9, shuffle: bool = True, **kwargs: Any
+    ) -> None:
+        """Print rows of the validation set, or of `dl`, with what the model answers."""
+        loader = self.dls[ds_idx] if dl is None else dl
+        batch = loader.new(bs=max_n, max_tokens=None, shuffle=shuffle).one_batch()
+        self.model.eval()
+        with torch.inference_mode():
+            outputs = self.model.answer(batch[0])
+        task = self.task_scores.trained_task
+        loader.show_results(batch, task.decide(task.scores(outputs)).cpu(), max_n, **kwargs)
+
     def predict(self, item: Any, rm_type_tfms: Any = None, with_input: bool = False) -> Any:
-        """Label, its number and the scores of one row: a text, a pair of texts, or a dict."""
-        found = super().predict(item, rm_type_tfms)
+        """What is decided for one row (a text, a tuple of texts, or a dict), in words and as a
+        tensor, and its scores; a task that generates gives its typed prediction instead.
+        """
+        task = self.task_scores.trained_task
+        if task.generates:
+            loader = self.dls.test_dl([item])
+            (inputs, _) = loader.one_batch()
+            self.model.eval()
+            rows, tokenizer = loader.rows_of(inputs), loader.dataset.tokenizer
+            found = tuple(task.decode(self.model.answer(inputs), rows, tokenizer))
+        else:
+            found = super().predict(item, rm_type_tfms)
         return (item, *found) if with_input else found
 
     def to_fp16(self, **kwargs: Any) -> TextLearner:
@@ -122,9 +153,10 @@ def finetune_learner(
         seed=seed,
         device=device,
     )
-    model = TextModel(opened.model).to(device)
+    model = TextModel(opened.model, opened.task).to(device)
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
-    scores = TaskScores(opened.task)
+    new = frozenset(f"hf_model.{name}" for name in opened.new)
+    scores = TaskScores(opened.task, opened.tokenizer)
     options: dict[str, Any] = {
         # fastai reads slice(lr) as lr for the head and a tenth of it for everything below.
         "lr": slice(default_lr(model)),
@@ -137,7 +169,7 @@ def finetune_learner(
         model,
         loss_func=TaskLoss(scores),
         opt_func=GroupedAdamW,
-        splitter=partial(layer_groups, only=trainable),
+        splitter=partial(layer_groups, only=trainable, new=new),
         # fastai would leave the norms of frozen layers trainable.
         train_bn=False,
         **options,
@@ -158,6 +190,53 @@ def classification_learner(
     `task` holds what belongs to classification: long texts, class weights, label smoothing.
     """
     return finetune_learner(data, checkpoint, task=task or Classification(), **options)
+
+
+def ner_learner(
+    data: Any, checkpoint: str | Path, *, task: NER | None = None, **options: Any
+) -> TextLearner:
+    """A Learner for named-entity recognition; `options` are those of `finetune_learner`.
+
+    `task` holds what belongs to it: windows, which sub-tokens carry a tag, how tags are decoded.
+    """
+    return finetune_learner(data, checkpoint, task=task or NER(), **options)
+
+
+def qa_learner(
+    data: Any, checkpoint: str | Path, *, task: QuestionAnswering | None = None, **options: Any
+) -> TextLearner:
+    """A Learner for extractive question answering; `options` are those of `finetune_learner`.
+
+    `task` holds what belongs to it: windows, the longest answer, mending of offsets.
+    """
+    return finetune_learner(data, checkpoint, task=task or QuestionAnswering(), **options)
+
+
+def summarization_learner(
+    data: Any, checkpoint: str | Path, *, task: Summarization | None = None, **options: Any
+) -> TextLearner:
+    """A Learner for summarization; `options` are those of `finetune_learner`.
+
+    An encoder checkpoint becomes both halves of an encoder-decoder. `task` holds what belongs to
+    it: prefix, lengths, beams, how much of validation is generated for.
+    """
+    return finetune_learner(data, checkpoint, task=task or Summarization(), **options)
+
+
+def translation_learner(
+    data: Any, checkpoint: str | Path, *, task: Translation | None = None, **options: Any
+) -> TextLearner:
+    """A Learner for translation; `options` are those of `finetune_learner`."""
+    return finetune_learner(data, checkpoint, task=task or Translation(), **options)
+
+
+def language_model_learner(
+    data: Any, checkpoint: str | Path, *, task: LanguageModeling | None = None, **options: Any
+) -> TextLearner:
+    """A Learner that goes on pretraining, on masked or on next words; `options` are those of
+    `finetune_learner`. What it saves is a checkpoint for the other verbs.
+    """
+    return finetune_learner(data, checkpoint, task=task or LanguageModeling(), **options)
 
 
 def default_lr(model: TextModel) -> float:

@@ -23,7 +23,10 @@ class CardFacts:
     truncated: Mapping[str, int]
     """Rows of each split of which the model saw a part only."""
     limit: int
-    long_texts: str
+    limits: tuple[str, ...]
+    pipeline: str
+    example: object
+    """A row to predict."""
     settings: Mapping[str, object]
     scores: Mapping[str, Scores] = field(default_factory=dict)
     """By split."""
@@ -38,11 +41,11 @@ def write_card(facts: CardFacts) -> str:
     base = "" if is_local else f"base_model: {hub_id}\n"
     name = Path(facts.checkpoint).name if is_local else hub_id
     parts = [
-        f"---\nlibrary_name: transformers\npipeline_tag: text-classification\n{base}"
+        f"---\nlibrary_name: transformers\npipeline_tag: {facts.pipeline}\n{base}"
         "tags:\n- ftkit\n- fastai\n---",
         f"# {name}, fine-tuned for {facts.task}",
         _labels(facts),
-        _USE,
+        _use(facts),
         "## Training data\n\n" + _data(facts),
         "## Settings\n\n" + _table(["setting", "value"], facts.settings.items()),
         "## Scores\n\n" + _scores(facts),
@@ -52,27 +55,40 @@ def write_card(facts: CardFacts) -> str:
     return "\n\n".join(parts)
 
 
-_USE = """## Use
+# transformers 5 removed the pipelines of the other tasks.
+_PIPELINES = ("text-classification", "token-classification", "fill-mask", "text-generation")
+
+
+def _use(facts: CardFacts) -> str:
+    own = _OWN_USE.format(example=repr(facts.example))
+    if facts.pipeline not in _PIPELINES:
+        return own
+    return own + _PIPELINE_USE.format(pipeline=facts.pipeline, example=repr(facts.example))
+
+
+_OWN_USE = """## Use
 
 ```python
 import ftkit
 
 model = ftkit.load_model("path/of/this/folder")
-model.predict(["A text"])
-```
+model.predict([{example}])
+```"""
+
+_PIPELINE_USE = """
 
 or, without ftkit:
 
 ```python
 from transformers import pipeline
 
-pipeline("text-classification", model="path/of/this/folder")("A text")
+pipeline("{pipeline}", model="path/of/this/folder")({example})
 ```"""
 
 
 def _labels(facts: CardFacts) -> str:
     if not facts.labels:
-        return "It answers with a number."
+        return f"Its task is {facts.task}."
     return f"It knows {len(facts.labels)} labels: {', '.join(facts.labels)}."
 
 
@@ -106,17 +122,8 @@ def _scores(facts: CardFacts) -> str:
 
 
 def _limits(facts: CardFacts) -> str:
-    seen = (
-        "are read in windows whose logits are averaged"
-        if facts.long_texts == "windows"
-        else f"are cut to their {facts.long_texts}"
-    )
-    return (
-        f"- Texts longer than {facts.limit} tokens {seen}.\n"
-        "- It answers with one of its labels whatever it is asked; texts unlike its training data "
-        "get labels that mean little.\n"
-        "- The scores hold for rows like those it was evaluated on."
-    )
+    told = (*facts.limits, "The scores hold for rows like those it was evaluated on.")
+    return "\n".join(f"- {each}" for each in told)
 
 
 def _table(header: list[str], rows: object) -> str:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from ftkit._fastai import Metric
 from ftkit.task import Metrics, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class TaskScores:
@@ -16,21 +23,43 @@ class TaskScores:
     as a threshold.
     """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.task, self.tokenizer = task, tokenizer
         self.trained_task = task
         """The task with what the last pass over the validation rows chose."""
-        self.metrics: Metrics = task.metrics(choose=True)
+        self.metrics: Metrics = task.metrics(tokenizer, choose=True)
         self._computed: dict[str, float] | None = None
         self._decides = False
+        self._is_empty = True
+
+    def _drawn(self, learn: Any, numbers: Tensor) -> Tensor:
+        """Places of the rows of a batch that are generated for, which takes its time."""
+        # Counted from the last epoch, so that it is always among them.
+        left = getattr(learn, "n_epoch", 1) - 1 - getattr(learn, "epoch", 0)
+        if left % getattr(self.task, "validate_every", 1) or hasattr(learn, "gather_preds"):
+            return numbers[:0]
+        most, total = getattr(self.task, "validate_rows", None), len(learn.dl.dataset)
+        if most is None or most >= total:
+            return torch.arange(len(numbers), device=numbers.device)
+        drawn = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:most]
+        return torch.isin(numbers, drawn.to(numbers.device)).nonzero()[:, 0]
 
     def reset(self) -> None:
         """Start a pass."""
-        self.metrics, self._computed = self.task.metrics(choose=True), None
+        self._is_empty = True
+        self.metrics, self._computed = self.task.metrics(self.tokenizer, choose=True), None
 
     def add(self, learn: Any) -> None:
         """Take in the Learner's batch."""
-        self.metrics.add(learn.pred, learn.y)
+        (inputs,), outputs, targets = learn.xb, learn.pred, learn.y
+        if self.task.generates:
+            drawn = self._drawn(learn, inputs["row"])
+            inputs = {name: values[drawn] for name, values in inputs.items()}
+            targets = targets[drawn]
+            outputs = learn.model.answer(inputs) if len(drawn) else outputs[:0]
+        if len(targets):
+            self.metrics.add(outputs, targets, learn.dl.rows_of(inputs))
+            self._is_empty = False
         self._computed = None
         # Not so for rows at hand, whose labels may be made up, as in `learn.predict`.
         self._decides = learn.dl is learn.dls.valid
@@ -38,6 +67,8 @@ class TaskScores:
     def values(self) -> dict[str, float]:
         """The scores of the pass."""
         if self._computed is None:
+            if self._is_empty:
+                return dict.fromkeys(self.task.metric_names, math.nan)
             self._computed = self.metrics.compute()
             if self._decides:
                 chosen = self.metrics.chosen()

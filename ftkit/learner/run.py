@@ -12,7 +12,7 @@ import shutil
 import tomllib
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from ftkit.learner.build import TextLearner, default_lr, finetune_learner
 from ftkit.learner.callbacks import Accumulate
 from ftkit.learner.save import count_truncated, predictor, save
 from ftkit.model.device import Precision
-from ftkit.tasks import TASKS, get_task
+from ftkit.task import Task
+from ftkit.tasks import get_task, with_options
 
 _PACKAGES = ("ftkit", "torch", "transformers", "fastai", "datasets", "tokenizers", "numpy")
 _EVALUATED = ("validation", "test")
@@ -62,6 +63,8 @@ class RunSettings:
     """Column whose groups stay on one side where a validation split is made."""
     new_head: bool = False
     """Train a new head on a checkpoint that was fine-tuned for other labels."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further options of the task, by name."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1)):
@@ -73,8 +76,13 @@ class RunSettings:
             raise SettingError(f"freeze_epochs is {self.freeze_epochs}", remedy="Give 0 or more.")
         if self.lr is not None and not 0 < self.lr < 1:
             raise SettingError(f"lr is {self.lr}", remedy="Give a number such as 2e-4.")
-        if self.task not in TASKS:
-            get_task(self.task)
+        self.chosen_task()
+
+    def chosen_task(self) -> Task:
+        """The task with its options as they were given."""
+        given = {"max_length": self.max_length, "long_texts": self.long_texts}
+        options = {name: value for name, value in given.items() if value is not None}
+        return with_options(get_task(self.task), {**options, **self.options})
 
     @classmethod
     def read(cls, file: str | Path, **changes: Any) -> RunSettings:
@@ -111,9 +119,7 @@ def run(settings: RunSettings) -> dict[str, Any]:
     """
     output = Path(settings.output)
     _check_output(output)
-    given = {"max_length": settings.max_length, "long_texts": settings.long_texts}
-    options = {name: value for name, value in given.items() if value is not None}
-    task = replace(get_task(settings.task), **options)  # type: ignore[type-var]
+    task = settings.chosen_task()
     data = load_data(
         settings.data,
         task,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,22 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ftkit.errors import CheckpointError, quoted
+from ftkit.model.encoder_decoder import warm_start
+from ftkit.model.unavailable import why_unavailable
 from ftkit.task import Head, Task
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+_SEQ2SEQ = "AutoModelForSeq2SeqLM"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # What tokenizers give as `model_max_length` where nobody set one.
 _NO_LIMIT = 1_000_000
+_TORCH_LAYERS = tuple(
+    layer.__module__ for layer in (torch.nn.Linear, torch.nn.LayerNorm, torch.nn.Embedding)
+)
 # For checkpoints without a limit of their own, such as T5's relative positions.
 _DEFAULT_LIMIT = 512
 
@@ -45,6 +51,8 @@ class Checkpoint:
     """The task with its labels in the order of the model's outputs."""
     limit: int
     """Longest sequence that the model takes, in tokens."""
+    new: frozenset[str] = frozenset()
+    """Names of the model's parameters that the checkpoint did not have."""
 
 
 def open_checkpoint(
@@ -66,23 +74,33 @@ def open_checkpoint(
     """
     folder = _locate(str(name))
     config = _load_config(folder, str(name), trust_remote_code)
-    fitted = task.with_labels(data)
+    tokenizer = load_tokenizer(folder, str(name), trust_remote_code)
+    fitted = task.with_labels(data).fit_to(config, tokenizer)
     head = fitted.head()
+    if head.auto_class == _SEQ2SEQ and type(config) not in _architectures(head):
+        with _seeded(seed), quiet_transformers():
+            model, new = warm_start(
+                folder, str(name), tokenizer, trust_remote_code=trust_remote_code
+            )
+        _set_generation(model, head)
+        limit = token_limit(tokenizer, model)
+        return Checkpoint(str(name), model, tokenizer, fitted, limit, new)
     head_class = _head_class(config, head, str(name))
     goes_on = head_class in (config.architectures or []) and not new_head
     if goes_on:
         _check_kind(config, head, str(name))
     if goes_on and head.labels:
         names = _matched_labels(config, head, str(name))
-        fitted = replace(task, labels=names).with_labels(data)  # type: ignore[type-var]
+        known = replace(task, labels=names)  # type: ignore[type-var]
+        fitted = known.with_labels(data).fit_to(config, tokenizer)
         head = fitted.head()
     for key, value in head.config.items():
         setattr(config, key, value)
-    tokenizer = load_tokenizer(folder, str(name), trust_remote_code)
     with _seeded(seed):
-        model = _load_model(folder, str(name), config, head, not goes_on, trust_remote_code)
+        model, new = _load_model(folder, str(name), config, head, not goes_on, trust_remote_code)
     if not goes_on:
         _set_bias(model, head)
+    _set_generation(model, head)
     if tokenizer.pad_token_id is None:
         # Decoders have none; padding is masked, so the end-of-text token can stand in.
         tokenizer.pad_token = tokenizer.eos_token
@@ -90,7 +108,7 @@ def open_checkpoint(
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         model.config.pad_token_id = tokenizer.pad_token_id
     limit = token_limit(tokenizer, model)
-    return Checkpoint(str(name), model, tokenizer, fitted, limit)
+    return Checkpoint(str(name), model, tokenizer, fitted, limit, new)
 
 
 def open_bundled(folder: Path, head: Head) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -100,7 +118,7 @@ def open_bundled(folder: Path, head: Head) -> tuple[PreTrainedModel, PreTrainedT
     """
     located, name = _locate(str(folder)), str(folder)
     config = _load_config(located, name, trust_remote_code=False)
-    model = _load_model(located, name, config, head, False, trust_remote_code=False)
+    model, _ = _load_model(located, name, config, head, False, trust_remote_code=False)
     return model, load_tokenizer(located, name)
 
 
@@ -141,12 +159,17 @@ def token_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> i
     if tokenizer.model_max_length < _NO_LIMIT:
         limits.append(tokenizer.model_max_length)
     for name, module in model.named_modules():
+        if model.config.is_encoder_decoder and ".decoder." in f".{name}.":
+            continue  # It reads what is written, which may be shorter: LED's 1,024 of 16,384.
         is_position = "position" in name.rsplit(".", 1)[-1] or name.endswith("wpe")
         if is_position and isinstance(module, torch.nn.Embedding):
             # RoBERTa counts its positions from behind the padding index.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - first)
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    config = model.config.get_text_config()
+    positions = getattr(config, "max_encoder_position_embeddings", None) or getattr(
+        config, "max_position_embeddings", None
+    )
     if isinstance(positions, int) and positions > 0:
         # BART's embedding has two rows more than it has positions.
         limits.append(positions)
@@ -219,6 +242,9 @@ def _load_config(folder: str, name: str, trust_remote_code: bool) -> PretrainedC
         )
         return config
     except Exception as error:
+        reason = why_unavailable(name) or why_unavailable(_first_line(error))
+        if reason is not None:
+            raise CheckpointError(reason[0], remedy=reason[1]) from None
         if Path(folder).is_dir():
             found = f'the config.json of "{name}" cannot be read ({_first_line(error)})'
             remedy = "Take config.json from the checkpoint's origin again."
@@ -232,9 +258,14 @@ def _load_config(folder: str, name: str, trust_remote_code: bool) -> PretrainedC
         raise CheckpointError(found, remedy=remedy) from None
 
 
+def _architectures(head: Head) -> Any:
+    """The configs of the architectures with that head -> their model classes."""
+    return getattr(transformers, head.auto_class)._model_mapping
+
+
 def _head_class(config: PretrainedConfig, head: Head, name: str) -> str:
     """Name of the model class with that head; raises CheckpointError where there is none."""
-    mapping = getattr(transformers, head.auto_class)._model_mapping
+    mapping = _architectures(head)
     if type(config) not in mapping:
         known = sorted(kind.model_type for kind in mapping)
         raise CheckpointError(
@@ -249,7 +280,7 @@ def _check_kind(config: PretrainedConfig, head: Head, name: str) -> None:
     """Raises CheckpointError where the checkpoint's head is for another kind of labels."""
     wanted: str | None = head.config.get("problem_type")
     found: str | None = config.problem_type
-    if not head.labels and config.num_labels != head.config.get("num_labels"):
+    if wanted and not head.labels and config.num_labels != head.config["num_labels"]:
         found = found or f"{config.num_labels} labels"
     if found is not None and wanted is not None and found != wanted:
         raise CheckpointError(
@@ -285,7 +316,8 @@ def _load_model(
     head: Head,
     is_head_new: bool,
     trust_remote_code: bool,
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, frozenset[str]]:
+    """The model, and the names of its parameters that the folder did not have."""
     auto = getattr(transformers, head.auto_class)
     is_body_alone = is_head_new and _may_have_head(config)
     options: dict[str, Any] = {
@@ -303,9 +335,16 @@ def _load_model(
                 model = auto.from_config(
                     config, dtype=torch.float32, trust_remote_code=trust_remote_code
                 )
-                model.base_model.load_state_dict(body.state_dict(), strict=False)
+                known = body.state_dict()
+                model.base_model.load_state_dict(known, strict=False)
+                prefix = f"{model.base_model_prefix}."
+                names = [name for name, _ in model.named_parameters()]
+                new = [name for name in names if name.removeprefix(prefix) not in known]
             else:
                 model, report = auto.from_pretrained(folder, **options)
+                new = report["missing_keys"]
+                if is_head_new:
+                    _start_bare_parameters(model, report["missing_keys"], auto, config)
     except Exception as error:
         raise CheckpointError(
             f'the weights of "{name}" cannot be opened ({_first_line(error)})',
@@ -321,7 +360,24 @@ def _load_model(
             f"asks for, such as {missing[0]}",
             remedy="Check that model.safetensors belongs to config.json.",
         )
-    return model  # type: ignore[no-any-return]
+    return model, frozenset(new)
+
+
+def _start_bare_parameters(
+    model: PreTrainedModel, missing: Iterable[str], auto: Any, config: PretrainedConfig
+) -> None:
+    """Give the parameters that no layer of torch owns the values that their class starts from.
+
+    transformers 5 leaves those that a checkpoint lacks, such as the bias of Longformer's LM head,
+    as the memory happened to be.
+    """
+    owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in missing}
+    bare = [name for name, owner in owners.items() if type(owner).__module__ not in _TORCH_LAYERS]
+    if bare:
+        fresh = auto.from_config(config, dtype=torch.float32).state_dict()
+        with torch.no_grad():
+            for name in bare:
+                model.state_dict()[name].copy_(fresh[name])
 
 
 def _may_have_head(config: PretrainedConfig) -> bool:
@@ -335,6 +391,12 @@ def _set_bias(model: PreTrainedModel, head: Head) -> None:
     if head.bias and layers[-1].out_features == len(head.bias) and layers[-1].bias is not None:
         with torch.no_grad():
             layers[-1].bias.copy_(torch.tensor(head.bias))
+
+
+def _set_generation(model: PreTrainedModel, head: Head) -> None:
+    """Let the model generate as the task says, also after it was saved."""
+    for name, value in head.generation.items():
+        setattr(model.generation_config, name, value)
 
 
 @contextlib.contextmanager

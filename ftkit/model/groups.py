@@ -8,11 +8,16 @@ from torch import nn
 
 
 def layer_groups(
-    model: nn.Module, only: frozenset[str] | None = None, *, n_body: int = 3
+    model: nn.Module,
+    only: frozenset[str] | None = None,
+    *,
+    new: frozenset[str] = frozenset(),
+    n_body: int = 3,
 ) -> list[list[nn.Parameter]]:
     """The parameters as embeddings, `n_body` groups of layers, and the head.
 
-    `only` names the parameters that take part; None is all of them.
+    `only` names the parameters that take part; None is all of them. Those in `new` were not
+    pretrained, and belong to the head wherever they stand, such as a decoder's cross-attention.
 
     Layers are the elements of the big ModuleLists: those with at least a fifth of the largest
     one's parameters, so that an encoder and a decoder are found together and are cut by depth.
@@ -33,10 +38,14 @@ def layer_groups(
         for parameter in module.parameters()
     }
     groups: list[list[nn.Parameter]] = [[] for _ in range(n_body + 2)]
-    order = [p for name, p in model.named_parameters() if only is None or name in only]
+    named = dict(model.named_parameters())
+    order = [p for name, p in named.items() if only is None or name in only]
+    fresh = {id(named[name]) for name in new & named.keys()}
     last = max((i for i, p in enumerate(order) if id(p) in depth_of), default=-1)
     for i, parameter in enumerate(order):
-        if id(parameter) in depth_of:
+        if id(parameter) in fresh:
+            groups[-1].append(parameter)
+        elif id(parameter) in depth_of:
             groups[1 + depth_of[id(parameter)]].append(parameter)
         elif i < last or id(parameter) in embeddings:
             groups[0].append(parameter)

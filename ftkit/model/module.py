@@ -1,15 +1,18 @@
-"""The nn.Module that a Learner trains: a batch dict in, logits out. Imports torch and task only."""
+"""The nn.Module that a Learner trains: a batch dict in, outputs of its rows out.
+
+Imports torch and `task` only.
+"""
 
 from __future__ import annotations
 
 import inspect
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ftkit.task import Inputs
+from ftkit.task import Inputs, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,47 +21,70 @@ _WINDOWS_AT_ONCE = 32
 
 
 class TextModel(nn.Module):
-    """A Hugging Face model that takes a batch as one dict and gives its logits in float32."""
+    """A Hugging Face model that takes a batch as one dict and gives outputs in float32."""
 
-    def __init__(self, hf_model: PreTrainedModel) -> None:
-        """`hf_model` has a head whose output has `logits`."""
+    def __init__(self, hf_model: PreTrainedModel, task: Task) -> None:
+        """`task` makes outputs of the rows from the logits of their windows."""
         super().__init__()
-        self.hf_model = hf_model
+        self.hf_model, self.task = hf_model, task
         self.autocast_dtype: torch.dtype | None = None
-        self._arguments = frozenset(inspect.signature(hf_model.forward).parameters)
+        self._arguments = frozenset(inspect.signature(hf_model.forward).parameters) - {"labels"}
 
     def forward(self, batch: Inputs) -> Tensor:
-        """Logits: (rows, ...) where "windows" counts the windows of each row, else (windows, ...).
+        """Outputs (rows, ...) of a batch of windows (windows, tokens).
 
-        Keys that the model does not know, such as "row", are left out.
+        "labels" (rows, tokens), where there are any, become the decoder's input: its own loss is
+        not computed. Keys that the model does not know, such as "row", are left out.
         """
-        inputs = {name: tensor for name, tensor in batch.items() if name in self._arguments}
-        if "windows" not in batch:
-            return self._logits(inputs)
-        if torch.is_grad_enabled():
-            return mean_of_windows(self._logits(inputs), batch["windows"])
+        inputs = self._model_inputs(batch)
+        if "labels" in batch:
+            inputs["decoder_input_ids"] = self._shifted(batch["labels"])
+        if torch.is_grad_enabled() or "windows" not in batch:
+            return self.task.merge(self._logits(inputs), batch)
         # A long row may have hundreds of windows: without gradients, a few at a time do.
         parts = range(0, len(batch["input_ids"]), _WINDOWS_AT_ONCE)
         logits = [
             self._logits({name: each[i : i + _WINDOWS_AT_ONCE] for name, each in inputs.items()})
             for i in parts
         ]
-        return mean_of_windows(torch.cat(logits), batch["windows"])
+        return self.task.merge(torch.cat(logits), batch)
 
-    def _logits(self, inputs: Inputs) -> Tensor:
+    @torch.no_grad()
+    def answer(self, batch: Inputs) -> Tensor:
+        """What the task decodes: the outputs, or generated token ids (rows, tokens)."""
+        if not self.task.generates:
+            outputs: Tensor = self(batch)
+            return outputs
+        inputs = self._model_inputs(batch)
+        with self._autocast(inputs["input_ids"].device):
+            ids: Tensor = self.hf_model.generate(**inputs)  # type: ignore[operator]
+        return ids
+
+    def _model_inputs(self, batch: Inputs) -> dict[str, Any]:
+        return {name: tensor for name, tensor in batch.items() if name in self._arguments}
+
+    def _shifted(self, labels: Tensor) -> Tensor:
+        """Labels moved a place to the right, behind the start token, as the model wants them."""
+        model: Any = self.hf_model
+        if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+            shifted: Tensor = model.prepare_decoder_input_ids_from_labels(labels=labels)
+            return shifted
+        start = torch.full_like(labels[:, :1], model.generation_config.decoder_start_token_id)
+        shifted = torch.cat([start, labels[:, :-1]], dim=1)
+        return shifted.masked_fill(shifted < 0, model.config.pad_token_id)
+
+    def _logits(self, inputs: dict[str, Any]) -> Tensor:
         with self._autocast(inputs["input_ids"].device):
             # The logits are taken out here: autocast cannot convert every ModelOutput.
-            logits: Tensor = self.hf_model(**inputs).logits
+            found: Any = self.hf_model(**inputs)
+            logits: Tensor = (
+                found.logits
+                if "logits" in found
+                else torch.stack([found.start_logits, found.end_logits], dim=-1)
+            )
         return logits.float()
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast_dtype)
-
-
-def mean_of_windows(logits: Tensor, windows: Tensor) -> Tensor:
-    """Logits (rows, ...) from logits (windows, ...), where `windows` (rows,) counts each row's."""
-    row = torch.repeat_interleave(torch.arange(len(windows), device=logits.device), windows)
-    total = logits.new_zeros(len(windows), *logits.shape[1:]).index_add(0, row, logits)
-    return total / windows.view(-1, *[1] * (logits.ndim - 1)).to(total.dtype)

@@ -20,12 +20,12 @@ from ftkit.errors import DataError, SettingError, quoted
 from ftkit.labels import Kind, check_numbers, count_labels, first_row, kind_of
 from ftkit.scores import ClassMetrics, LabelsMetrics, ValueMetrics
 from ftkit.spans import kept_positions, window_bounds
-from ftkit.task import Batch, Column, Head, Reduction
+from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 LongTexts = Literal["head", "tail", "head+tail", "windows"]
 
@@ -82,6 +82,10 @@ class Classification:
     """Options of text classification. Raises SettingError for a value that cannot work."""
 
     name: ClassVar[str] = "classification"
+    pipeline: ClassVar[str] = "text-classification"
+    example: ClassVar[str] = "A text"
+    generates: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
 
     kind: Kind = "auto"
     """"auto" reads it off the labels: lists are multi-label, floats are regression."""
@@ -187,6 +191,12 @@ class Classification:
         return replace(self, kind=kind, labels=labels, label_share=share, class_weights=weights)
 
     # Head
+
+    def fit_to(
+        self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Self:
+        """Any checkpoint serves as it is."""
+        return self
 
     def head(self) -> Head:
         """A sequence classification head with an output a label, or one for regression."""
@@ -300,13 +310,37 @@ class Classification:
             return self.labels.index(names[0])
         return [int(name in names) for name in self.labels]
 
+    def lost(self, rows: Mapping[str, np.ndarray], limit: int) -> str | None:
+        """How many rows the model sees a part of."""
+        if not (cut := int((rows["n_cut"] > 0).sum())):
+            return None
+        seen = f'their {self.long_texts}. Give long_texts="windows" to have it see all of them'
+        if self.long_texts == "windows":
+            seen = "the head of their second text"
+        total = len(rows["n_cut"])
+        return (
+            f"{cut:,} of {total:,} rows are longer than {limit} tokens; the model sees only {seen}"
+        )
+
+    def limits(self, limit: int) -> tuple[str, ...]:
+        """What becomes of long texts, and of texts that are like none it has seen."""
+        seen = f"are cut to their {self.long_texts}"
+        if self.long_texts == "windows":
+            seen = "are read in windows whose logits are averaged"
+        return (
+            f"Texts longer than {limit} tokens {seen}.",
+            "It answers with one of its labels whatever it is asked; texts unlike its training "
+            "data get labels that mean little.",
+        )
+
     # Collate
 
-    def collate(self, columns: Mapping[str, np.ndarray]) -> Batch:
+    def collate(
+        self, columns: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
+    ) -> Batch:
         """Inputs of shape (windows, tokens) and targets (rows,) or (rows, labels).
 
-        Where a row has several windows, "windows" (rows,) counts them, and the model answers
-        with their averaged logits.
+        Where a row has several windows, "windows" (rows,) counts them.
         """
         inputs = {
             name: torch.from_numpy(columns[name])
@@ -322,7 +356,16 @@ class Classification:
             return inputs, torch.zeros(shape, dtype=dtype)
         return inputs, torch.from_numpy(target).to(dtype)
 
-    # Loss
+    # Outputs and loss
+
+    def merge(self, logits: Tensor, inputs: Inputs) -> Tensor:
+        """Logits (rows, labels): the mean over the windows of a row."""
+        if "windows" not in inputs:
+            return logits
+        windows = inputs["windows"]
+        row = torch.repeat_interleave(torch.arange(len(windows), device=logits.device), windows)
+        total = logits.new_zeros(len(windows), logits.shape[1]).index_add(0, row, logits)
+        return total / windows[:, None].to(total.dtype)
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy, binary cross-entropy or squared error.
@@ -362,7 +405,9 @@ class Classification:
             "regression": ("mae", "spearman"),
         }[self.kind]
 
-    def metrics(self, *, choose: bool = False) -> ClassMetrics | LabelsMetrics | ValueMetrics:
+    def metrics(
+        self, tokenizer: PreTrainedTokenizerBase, *, choose: bool = False
+    ) -> ClassMetrics | LabelsMetrics | ValueMetrics:
         """Accuracy, macro F1 and MCC; micro and macro F1; or MAE and Spearman's correlation."""
         if self.kind == "regression":
             return ValueMetrics()
@@ -390,7 +435,11 @@ class Classification:
         return 0.5 if self.threshold is None else self.threshold
 
     def decode(
-        self, outputs: Tensor, top_k: int | None = None
+        self,
+        outputs: Tensor,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        top_k: int | None = None,
     ) -> Sequence[LabelPrediction | LabelsPrediction | ValuePrediction]:
         """Predictions from logits (rows, labels); `top_k` limits `scores` to the likeliest."""
         scores = self.scores(outputs)
@@ -417,7 +466,7 @@ class Classification:
     # Show
 
     def show(
-        self, rows: Sequence[Mapping[str, Any]], decided: Tensor | None = None
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, decided: Tensor | None = None
     ) -> list[dict[str, str]]:
         """The texts and the label of each row, and the label decided, as text for a table."""
         shown = [name for name in ("text", "text_pair", "label") if rows and name in rows[0]]

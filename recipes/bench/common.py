@@ -1,7 +1,7 @@
-"""What both benchmarks share: the data, the checkpoint, Hugging Face's Trainer "as it comes".
+"""What the benchmarks share: the data, the checkpoint, Hugging Face's Trainer "as it comes".
 
-A leaf, imported by quality.py and speed.py only. It uses nothing of ftkit, so that the yardstick
-cannot lean on what it measures.
+A leaf, imported by quality.py, peers.py and speed.py only. It uses nothing of ftkit, so that the
+yardstick cannot lean on what it measures.
 """
 
 import os
@@ -53,13 +53,15 @@ def prepare_folder(dataset: str, rows: Rows, work: Path) -> Path:
     """Draw the rows that every contender reads, once, into WORK/data; return the folder.
 
     The validation rows come from the data's own validation split, else from training rows that
-    were not drawn.
+    were not drawn. Data without a test split are tested on rows of their validation split.
     """
     folder = work / "data" / f"{dataset}-{rows.train}-{rows.validation}-{rows.test}"
     if (folder / "test.parquet").exists():
         return folder
-    train, test = _shuffled(dataset, "train"), _shuffled(dataset, "test")
-    if (DATA / dataset / "validation.parquet").exists():
+    has_test = (DATA / dataset / "test.parquet").exists()
+    train = _shuffled(dataset, "train")
+    test = _shuffled(dataset, "test" if has_test else "validation")
+    if has_test and (DATA / dataset / "validation.parquet").exists():
         validation = _shuffled(dataset, "validation")
     else:
         validation = train.slice(rows.train)
@@ -71,7 +73,7 @@ def prepare_folder(dataset: str, rows: Rows, work: Path) -> Path:
 
 
 def _shuffled(dataset: str, split: str) -> Any:
-    """One split's text and labels in a seeded order; the schema keeps its ClassLabel."""
+    """One split without ids in a seeded order; the schema keeps its ClassLabel."""
     table = pq.read_table(DATA / dataset / f"{split}.parquet")
     order = list(range(table.num_rows))
     random.Random(f"{dataset} {split} {DATA_SEED}").shuffle(order)
@@ -115,14 +117,37 @@ def tokenize_folder(folder: Path, tokenizer: Any) -> TokenizedData:
     return TokenizedData(tokenized, names, is_multi_label)
 
 
+def by_length(rows: Any) -> Any:
+    """Tokenised rows in order of length: less padding, the same predictions."""
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    return rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
+
+
+def training_arguments(output: Path, epochs: int, lr: float, seed: int) -> Any:
+    """The Trainer's defaults, so fp32 and a linear schedule; batch 32."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=str(output),
+        num_train_epochs=epochs,
+        learning_rate=lr,
+        per_device_train_batch_size=32,
+        per_device_eval_batch_size=EVAL_BATCH,
+        seed=seed,
+        save_strategy="no",
+        report_to="none",
+        logging_steps=50,
+        disable_tqdm=True,
+    )
+
+
 def build_trainer(data: TokenizedData, output: Path, epochs: int, lr: float, seed: int) -> Any:
-    """Hugging Face's Trainer with its defaults, so fp32 and a linear schedule; batch 32."""
+    """Hugging Face's Trainer as it comes, for classification."""
     from transformers import (
         AutoModelForSequenceClassification,
         AutoTokenizer,
         DataCollatorWithPadding,
         Trainer,
-        TrainingArguments,
         set_seed,
     )
 
@@ -135,21 +160,9 @@ def build_trainer(data: TokenizedData, output: Path, epochs: int, lr: float, see
         problem_type="multi_label_classification" if data.is_multi_label else None,
     )
     tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
-    arguments = TrainingArguments(
-        output_dir=str(output),
-        num_train_epochs=epochs,
-        learning_rate=lr,
-        per_device_train_batch_size=32,
-        per_device_eval_batch_size=EVAL_BATCH,
-        seed=seed,
-        save_strategy="no",
-        report_to="none",
-        logging_steps=50,
-        disable_tqdm=True,
-    )
     return Trainer(
         model=model,
-        args=arguments,
+        args=training_arguments(output, epochs, lr, seed),
         train_dataset=data.splits["train"],
         data_collator=DataCollatorWithPadding(tokenizer),
     )

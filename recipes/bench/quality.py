@@ -1,6 +1,6 @@
 """Quality: `ftkit train` against Hugging Face's Trainer as it comes, on the same rows of real data.
 
-For each of four data sets both contenders read one folder of parquet files, drawn once. The Trainer
+For each of the data sets both contenders read one folder of parquet files, drawn once. The Trainer
 runs with three learning rates and is given the best of them by its TEST score; ftkit runs once a
 seed with its defaults. Every run is one process and one line of JSON in --results; a run that is
 already there is skipped, so the work can be stopped and continued. `--table` prints what is there.
@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -28,14 +28,36 @@ from common import (
     WORK,
     Rows,
     build_trainer,
+    by_length,
     machine,
     minilm_folder,
     package_versions,
     prepare_folder,
     tokenize_folder,
 )
+from peers import Peer, prepare_ner, prepare_qa
 
-EPOCHS = {"sst2": 2, "ag_news": 1, "banking77": 3, "go_emotions": 2}
+
+@dataclass(frozen=True)
+class Study:
+    """What is done with one data set; ftkit's task knows its columns by their names."""
+
+    task: str  # as in `ftkit train TASK`
+    epochs: int
+    scores: tuple[str, ...]  # lines of the table
+    rows: Rows = field(default_factory=Rows)  # unless --rows says otherwise
+
+
+STUDIES = {
+    "sst2": Study("classification", 2, ("accuracy",)),
+    "ag_news": Study("classification", 1, ("accuracy",)),
+    "banking77": Study("classification", 3, ("accuracy",)),
+    "go_emotions": Study("classification", 2, ("micro_f1", "micro_f1_at_0.5")),
+    "wnut17": Study("ner", 3, ("f1",), Rows(3394, 500, 1287)),
+    "broad_twitter": Study("ner", 3, ("f1",), Rows(3000, 500, 2001)),
+    "squad_v1": Study("qa", 1, ("exact_match", "f1"), Rows(2000, 500, 1000)),
+    "squad_v2": Study("qa", 1, ("exact_match", "f1"), Rows(2000, 500, 1000)),
+}
 LEARNING_RATES = (1e-4, 5e-5, 2e-5)
 FTKIT_DEFAULT = None  # the learning rate of ftkit's lines: the one it chooses
 
@@ -58,35 +80,54 @@ class Run:
 
 def train_with_trainer(run: Run, data_folder: Path, output: Path) -> dict[str, Any]:
     """Fine-tune with the Trainer, then score validation and test; called in a fresh process."""
-    from transformers import AutoTokenizer
-
-    data = tokenize_folder(data_folder, AutoTokenizer.from_pretrained(minilm_folder()))
-    trainer = build_trainer(data, output, EPOCHS[run.dataset], run.lr or 0.0, run.seed)
+    study = STUDIES[run.dataset]
+    peer = PEERS[study.task](data_folder, output, study.epochs, run.lr or 0.0, run.seed)
+    trainer = peer.trainer
     started = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - started
-    splits = ("validation", "test")
-    outputs = {split: predict_by_length(trainer, data.splits[split]) for split in splits}
-    if data.is_multi_label:
-        threshold = best_threshold(*outputs["validation"])
-        scores = {split: multi_label_scores(*outputs[split], threshold) for split in outputs}
-    else:
-        scores = {split: single_label_scores(*outputs[split]) for split in outputs}
     settings = {
         "batch_size": 32,
-        "max_length": MAX_LENGTH,
+        "max_length": peer.max_length,
         "precision": str(trainer.model.dtype),
         "optimizer": str(trainer.args.optim),
         "schedule": str(trainer.args.lr_scheduler_type),
         "weight_decay": trainer.args.weight_decay,
     }
-    return {"scores": scores, "train_seconds": seconds, "settings": settings, "machine": machine()}
+    return {
+        "scores": peer.score(),
+        "train_seconds": seconds,
+        "settings": settings,
+        "machine": machine(),
+    }
+
+
+def prepare_classification(
+    data_folder: Path, output: Path, epochs: int, lr: float, seed: int
+) -> Peer:
+    """Texts with one label or several, cut at the positions that the checkpoint has."""
+    from transformers import AutoTokenizer
+
+    data = tokenize_folder(data_folder, AutoTokenizer.from_pretrained(minilm_folder()))
+    trainer = build_trainer(data, output, epochs, lr, seed)
+
+    def score() -> dict[str, dict[str, float]]:
+        splits = ("validation", "test")
+        outputs = {split: predict_by_length(trainer, data.splits[split]) for split in splits}
+        if data.is_multi_label:
+            threshold = best_threshold(*outputs["validation"])
+            return {split: multi_label_scores(*outputs[split], threshold) for split in outputs}
+        return {split: single_label_scores(*outputs[split]) for split in outputs}
+
+    return Peer(trainer, MAX_LENGTH, score)
+
+
+PEERS = {"classification": prepare_classification, "ner": prepare_ner, "qa": prepare_qa}
 
 
 def predict_by_length(trainer: Any, rows: Any) -> tuple[Any, Any]:
-    """Labels and logits of a split, in order of length: less padding, the same scores."""
-    lengths = [len(ids) for ids in rows["input_ids"]]
-    prediction = trainer.predict(rows.select(sorted(range(len(rows)), key=lengths.__getitem__)))
+    """Labels and logits of a split, in order of length."""
+    prediction = trainer.predict(by_length(rows))
     return prediction.label_ids, prediction.predictions
 
 
@@ -123,18 +164,19 @@ def f1_above(threshold: float, labels: Any, logits: Any, average: str = "micro")
 
 
 def train_with_ftkit(run: Run, data_folder: Path, output: Path) -> dict[str, Any]:
-    """`ftkit train classification` with its defaults; the scores are those it writes itself."""
+    """`ftkit train TASK` with its defaults; the scores are those it writes itself."""
     shutil.rmtree(output, ignore_errors=True)
+    study = STUDIES[run.dataset]
     options = {
         "--data": data_folder,
         "--checkpoint": "minilm",
-        "--epochs": EPOCHS[run.dataset],
+        "--epochs": study.epochs,
         "--output": output,
         "--seed": run.seed,
     }
     words = [str(word) for option in options.items() for word in option]
     program = str(Path(sys.executable).with_name("ftkit"))
-    subprocess.run([program, "train", "classification", *words], check=True)
+    subprocess.run([program, "train", study.task, *words], check=True)
     metrics = json.loads((output / "metrics.json").read_text())
     settings = (output / "run.toml").read_text() if (output / "run.toml").exists() else ""
     return {
@@ -148,13 +190,15 @@ def train_with_ftkit(run: Run, data_folder: Path, output: Path) -> dict[str, Any
 CONTENDERS = {"trainer": train_with_trainer, "ftkit": train_with_ftkit}
 
 
-def planned_runs(datasets: list[str], contenders: list[str], seeds: list[int]) -> Iterator[Run]:
+def planned_runs(
+    datasets: list[str], contenders: list[str], seeds: list[int], rates: list[float]
+) -> Iterator[Run]:
     """Every run, in the order that completes a data set at a time."""
     for seed in seeds:
         for dataset in datasets:
             for contender in contenders:
-                rates = LEARNING_RATES if contender == "trainer" else (FTKIT_DEFAULT,)
-                yield from (Run(dataset, contender, lr, seed) for lr in rates)
+                chosen = rates if contender == "trainer" else [FTKIT_DEFAULT]
+                yield from (Run(dataset, contender, lr, seed) for lr in chosen)
 
 
 def measure(run: Run, rows: Rows, work: Path) -> dict[str, Any]:
@@ -167,7 +211,7 @@ def measure(run: Run, rows: Rows, work: Path) -> dict[str, Any]:
     return {
         **asdict(run),
         "rows": asdict(rows),
-        "epochs": EPOCHS[run.dataset],
+        "epochs": STUDIES[run.dataset].epochs,
         **outcome,
         "seconds": time.perf_counter() - started,
         "versions": package_versions(),
@@ -186,25 +230,26 @@ def key_of(line: dict[str, Any]) -> tuple[Any, ...]:
     return run.key(Rows(**line["rows"]))
 
 
-def table(lines: list[dict[str, Any]], rows: Rows) -> str:
+def table(lines: list[dict[str, Any]], rows: Rows | None) -> str:
     """Markdown: test scores in per cent, means over seeds (min to max where there are several)."""
     rates = sorted(LEARNING_RATES)
     head = ["data", "epochs", "score on test", *(f"Trainer {lr:.0e}" for lr in rates)]
     head += ["best Trainer", "ftkit", "difference", "seeds"]
     out = [table_row(head), "|---|---:|---|" + "---:|" * (len(head) - 3)]
-    chosen = [line for line in lines if line["rows"] == asdict(rows)]
-    for dataset, epochs in EPOCHS.items():
-        for name in ("micro_f1", "micro_f1_at_0.5") if dataset == "go_emotions" else ("accuracy",):
+    for dataset, study in STUDIES.items():
+        wanted = asdict(rows or study.rows)
+        chosen = [line for line in lines if line["dataset"] == dataset and line["rows"] == wanted]
+        for name in study.scores:
             scores: dict[float | None, list[float]] = {}
             for line in chosen:
-                if line["dataset"] == dataset and name in line["scores"]["test"]:
+                if name in line["scores"]["test"]:
                     scores.setdefault(line["lr"], []).append(100 * line["scores"]["test"][name])
             ours = scores.pop(FTKIT_DEFAULT, [])
             best = max(scores.values(), key=mean, default=[])
             difference = f"{mean(ours) - mean(best):+.2f}" if ours and best else ""
             cells = [cell(values) for values in (*(scores.get(lr, []) for lr in rates), best, ours)]
-            seeds = str(len({line["seed"] for line in chosen if line["dataset"] == dataset}))
-            out.append(table_row([dataset, str(epochs), name, *cells, difference, seeds]))
+            seeds = str(len({line["seed"] for line in chosen}))
+            out.append(table_row([dataset, str(study.epochs), name, *cells, difference, seeds]))
     return "\n".join(out)
 
 
@@ -226,19 +271,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Quality of ftkit against the Trainer.")
     parser.add_argument("--work", type=Path, default=WORK, help="rows drawn, runs, results")
     parser.add_argument("--results", type=Path, help="default: WORK/quality.jsonl")
-    parser.add_argument("--datasets", nargs="+", choices=EPOCHS, default=list(EPOCHS))
+    parser.add_argument("--datasets", nargs="+", choices=STUDIES, default=list(STUDIES))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[42])
+    parser.add_argument(
+        "--rates", nargs="+", type=float, default=list(LEARNING_RATES), help="of the Trainer"
+    )
     parser.add_argument("--rows", nargs=3, type=int, metavar=("TRAIN", "VALIDATION", "TEST"))
     parser.add_argument("--table", action="store_true", help="print the results and stop")
     options = parser.parse_args()
-    rows = Rows(*options.rows) if options.rows else Rows()
+    given = Rows(*options.rows) if options.rows else None
     results = options.results or options.work / "quality.jsonl"
     if options.table:
-        print(table(read_lines(results), rows))
+        print(table(read_lines(results), given))
         return
     results.parent.mkdir(parents=True, exist_ok=True)
-    for run in planned_runs(options.datasets, options.contenders, options.seeds):
+    for run in planned_runs(options.datasets, options.contenders, options.seeds, options.rates):
+        rows = given or STUDIES[run.dataset].rows
         if run.key(rows) in map(key_of, read_lines(results)):
             continue
         say(f"{run}")

@@ -8,6 +8,7 @@ from datasets import Dataset, DatasetDict
 
 from ftkit.data.check import check_rows
 from ftkit.errors import DataError, FtkitWarning
+from ftkit.task import Column
 from ftkit.tasks import get_task
 
 TASK = get_task("classification")
@@ -83,3 +84,25 @@ def test_a_million_rows_take_no_time():
     start = time.perf_counter()
     check_rows(data, TASK.columns())
     assert time.perf_counter() - start < 2
+
+
+WORDS = (Column("tokens", "tokens"),)
+
+
+def test_lists_of_words_are_taken():
+    check_rows(make(train={"tokens": [["a", "b"], []]}), WORDS)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([["a"], None, ["b"]], 'split "train", row 2, column "tokens": a word is missing (null)'),
+        ([["a"], ["b", None]], 'split "train", row 2, column "tokens": a word is missing (null)'),
+        (["a b", "c"], 'column "tokens": values of type string where lists of words belong'),
+        ([[1, 2], [3]], 'column "tokens": values of type list<item: int64> where lists of words'),
+    ],
+)
+def test_words_that_are_none(values, message):
+    with pytest.raises(DataError) as caught:
+        check_rows(make(train={"tokens": values}), WORDS)
+    assert message in str(caught.value)

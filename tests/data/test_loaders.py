@@ -442,13 +442,15 @@ def test_vocab_is_the_labels(load):
 def test_long_rows_are_counted_and_said(load, long_texts):
     with pytest.warns(FtkitWarning) as caught:
         dls = load(replace(TASK, long_texts=long_texts), longest=60)
-    (message,) = [str(each.message) for each in caught]
     counts = [int((loader.dataset.features.rows["n_tokens"] > LIMIT).sum()) for loader in dls]
-    assert message.startswith(
-        f"{counts[0]} of 203 train rows and {counts[1]} of 61 validation rows are longer than "
-        f"{LIMIT} tokens; the model sees only their {long_texts}. "
-    )
-    assert 'long_texts="windows"' in message
+    for each, split, count, total in zip(
+        caught, ("train", "validation"), counts, (203, 61), strict=True
+    ):
+        assert str(each.message).startswith(
+            f"of {split}, {count} of {total} rows are longer than {LIMIT} tokens; the model sees "
+            f"only their {long_texts}. "
+        )
+        assert 'long_texts="windows"' in str(each.message)
     assert max(counts) > 20
 
 
@@ -472,5 +474,5 @@ def test_a_second_text_that_windows_cut_is_said(tiny_tokenizer):
         {"text": ["hello"] * 4, "text_pair": ["parcel " * 50] * 4, "label": ["odd", "even"] * 2}
     )
     data = DatasetDict({"train": rows, "validation": rows})
-    with pytest.warns(FtkitWarning, match="4 of 4 train rows"):
+    with pytest.warns(FtkitWarning, match="of train, 4 of 4 rows"):
         text_loaders(data, WINDOWS, tiny_tokenizer(), LIMIT)

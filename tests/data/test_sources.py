@@ -424,7 +424,7 @@ BAD_FILES = {
     "broken.json": (json.dumps(ROWS)[:-3], ["broken.json: broken JSON at line 1, character"]),
     "number.json": (json.dumps([*ROWS, 5]), ["number.json, row 21: the row is a number"]),
     "bad.parquet": ("no parquet" * 9, ["bad.parquet: this is no parquet file, or its end"]),
-    "rows.txt": (CSV, ['rows.txt: files ending in ".txt" cannot be read', ".jsonl"]),
+    "rows.docx": (CSV, ['rows.docx: files ending in ".docx" cannot be read', ".jsonl"]),
     "one-label.csv": ("text,label\n" + "x,a\n" * 9, ['one-label.csv, column "label"', '"a"']),
 }
 

@@ -16,7 +16,8 @@ class Pass:
     """As much of a Learner as a metric looks at."""
 
     def __init__(self, pred, y, *, is_validation=True):
-        self.pred, self.y, self.dl = pred, y, object()
+        self.pred, self.y, self.xb = pred, y, ({"row": torch.arange(len(y))},)
+        self.dl = type("Loader", (), {"rows_of": lambda loader, inputs: []})()
         self.dls = type("Loaders", (), {"valid": self.dl if is_validation else object()})
 
 
@@ -33,7 +34,7 @@ def test_scores_over_a_validation_are_those_of_scikit_learn(fitted):
 
 
 def test_each_pass_starts_anew():
-    scores = TaskScores(Classification(kind="single", labels=("a", "b")))
+    scores = TaskScores(Classification(kind="single", labels=("a", "b")), None)
     accuracy, *others = task_metrics(scores)
     for right, expected in ((0, 1.0), (1, 0.0)):
         for metric in (accuracy, *others):
@@ -45,7 +46,7 @@ def test_each_pass_starts_anew():
 
 
 def test_a_batch_counts_once_however_many_metrics_show_it():
-    scores = TaskScores(Classification(kind="single", labels=("a", "b")))
+    scores = TaskScores(Classification(kind="single", labels=("a", "b")), None)
     metrics = task_metrics(scores)
     assert [metric.name for metric in metrics] == ["accuracy", "macro_f1", "mcc"]
     for metric in metrics:
@@ -66,7 +67,7 @@ def run_pass(scores, wanted_from, *, is_validation=True):
 
 
 def test_validation_chooses_the_threshold():
-    scores = TaskScores(MULTI)
+    scores = TaskScores(MULTI, None)
     assert scores.trained_task.threshold is None
     assert run_pass(scores, 0.3) == 1.0
     assert scores.trained_task.threshold == pytest.approx(0.3)
@@ -75,7 +76,7 @@ def test_validation_chooses_the_threshold():
 
 
 def test_other_rows_do_not_choose():
-    scores = TaskScores(MULTI)
+    scores = TaskScores(MULTI, None)
     run_pass(scores, 0.3)
     run_pass(scores, 0.9, is_validation=False)
     task_metrics(scores)[0].reset()

@@ -6,6 +6,7 @@ from torch import nn
 
 from ftkit.model.groups import layer_groups
 from ftkit.model.module import TextModel
+from ftkit.tasks import Classification
 
 HEAD = "ForSequenceClassification"
 MODELS = [
@@ -27,7 +28,7 @@ MODELS = [
 @pytest.fixture(params=MODELS, ids=lambda each: "-".join(each[:2]))
 def model(request, tiny_model):
     architecture, head, config = request.param
-    return TextModel(tiny_model(architecture, head, **config))
+    return TextModel(tiny_model(architecture, head, **config), Classification())
 
 
 def names_of(model: nn.Module, groups) -> list[list[str]]:
@@ -69,7 +70,7 @@ def test_embeddings_stand_first(model):
     ],
 )
 def test_the_head_stands_last_and_holds_no_layer(tiny_model, architecture, head, in_last):
-    model = TextModel(tiny_model(architecture, head))
+    model = TextModel(tiny_model(architecture, head), Classification())
     last = names_of(model, layer_groups(model))[-1]
     assert all(any(name.endswith(part) for name in last) for part in in_last)
     layers = (".layer.", ".layers.", ".h.", ".block.", "albert_layer_groups")
@@ -168,7 +169,7 @@ def test_small_lists_beside_the_layers_are_no_layers():
 
 
 def test_groups_train_at_their_own_rates(tiny_model):
-    model = TextModel(tiny_model("bert", HEAD))
+    model = TextModel(tiny_model("bert", HEAD), Classification())
     groups = layer_groups(model)
     optimizer = torch.optim.SGD([{"params": g, "lr": float(i)} for i, g in enumerate(groups)])
     before = [[p.clone() for p in group] for group in groups]

@@ -4,14 +4,16 @@ import pytest
 import torch
 
 from ftkit.model import module as rooms
-from ftkit.model.module import TextModel, mean_of_windows
+from ftkit.model.module import TextModel
+from ftkit.tasks import Classification
 
 HEAD = "ForSequenceClassification"
+TASK = Classification(kind="single", labels=("a", "b", "c"))
 
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    return TextModel(tiny_model("bert", HEAD, num_labels=3)).eval()
+    return TextModel(tiny_model("bert", HEAD, num_labels=3), TASK).eval()
 
 
 def batch_of(*lengths, longest=12, **others):
@@ -31,7 +33,7 @@ def test_logits_are_the_models_own(model):
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "gpt2", "t5", "bart"])
 def test_keys_that_a_model_does_not_know_are_dropped(tiny_model, architecture):
-    model = TextModel(tiny_model(architecture, HEAD, pad_token_id=0)).eval()
+    model = TextModel(tiny_model(architecture, HEAD, pad_token_id=0), TASK).eval()
     batch = batch_of(3, 12, row=torch.arange(2), n_tokens=torch.ones(2))
     if architecture in ("t5", "bart"):
         # These find the end of the text by its token.
@@ -107,11 +109,3 @@ def test_autocast_computes_in_the_type_asked_for(model, monkeypatch):
     assert not torch.equal(half, full)
     torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-
-
-@pytest.mark.parametrize("shape", [(6, 3), (6, 1), (6, 4, 5), (6,)])
-def test_mean_of_windows(shape):
-    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    means = mean_of_windows(logits, torch.tensor([1, 3, 2]))
-    expected = torch.stack([logits[:1].mean(0), logits[1:4].mean(0), logits[4:].mean(0)])
-    torch.testing.assert_close(means, expected)

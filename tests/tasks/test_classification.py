@@ -572,7 +572,7 @@ def test_mean_is_the_mean_of_a_number_a_row(task):
 
 def add_in_parts(metrics, outputs, targets):
     for start in range(0, len(outputs), 37):
-        metrics.add(outputs[start : start + 37], targets[start : start + 37])
+        metrics.add(outputs[start : start + 37], targets[start : start + 37], [])
     return metrics
 
 
@@ -582,7 +582,7 @@ def test_scores_of_one_label_are_scikit_learns(seed):
     task = Classification(kind="single", labels=labels)
     outputs = logits_of(300, 5, seed) - torch.tensor([0, 0, 0, 0, 99.0])
     targets = torch.from_numpy(np.random.default_rng(seed).choice(4, 300, p=[0.6, 0.2, 0.15, 0.05]))
-    metrics = add_in_parts(task.metrics(), outputs, targets)
+    metrics = add_in_parts(task.metrics(None), outputs, targets)
     found, wanted = outputs.argmax(1).numpy(), targets.numpy()
     assert tuple(metrics.compute()) == task.metric_names
     assert metrics.compute() == pytest.approx(
@@ -603,8 +603,8 @@ def test_scores_of_one_label_are_scikit_learns(seed):
 
 
 def test_scores_of_one_label_where_all_rows_have_it(recwarn):
-    metrics = SINGLE.metrics()
-    metrics.add(torch.eye(3)[[1, 1]], torch.tensor([1, 1]))
+    metrics = SINGLE.metrics(None)
+    metrics.add(torch.eye(3)[[1, 1]], torch.tensor([1, 1]), [])
     assert metrics.compute() == {"accuracy": 1.0, "macro_f1": 1.0, "mcc": 0.0}
     assert not recwarn.list
 
@@ -622,7 +622,7 @@ def several(seed, rows=300, n_labels=6):
 def test_the_threshold_chosen_is_that_of_a_search_over_the_grid(seed):
     outputs, targets = several(seed)
     task = Classification(kind="multi", labels=tuple("abcdef"))
-    metrics = add_in_parts(task.metrics(choose=True), outputs, targets)
+    metrics = add_in_parts(task.metrics(None, choose=True), outputs, targets)
     scores = outputs.sigmoid().numpy()
     grid = [i / 100 for i in range(5, 96)]
     micro = [
@@ -638,7 +638,7 @@ def test_the_threshold_chosen_is_that_of_a_search_over_the_grid(seed):
 def test_scores_of_several_labels_are_scikit_learns(threshold):
     outputs, targets = several(11)
     task = Classification(kind="multi", labels=tuple("abcdef"), threshold=threshold)
-    metrics = add_in_parts(task.metrics(), outputs, targets)
+    metrics = add_in_parts(task.metrics(None), outputs, targets)
     found = task.decide(task.scores(outputs)).numpy()
     np.testing.assert_array_equal(found, outputs.sigmoid().numpy() >= (threshold or 0.5))
     wanted = targets.numpy()
@@ -667,17 +667,17 @@ def test_scores_of_several_labels_are_scikit_learns(threshold):
 def test_a_threshold_given_is_kept_where_one_may_be_chosen():
     outputs, targets = several(3)
     task = Classification(kind="multi", labels=tuple("abcdef"), threshold=0.9)
-    metrics = add_in_parts(task.metrics(choose=True), outputs, targets)
+    metrics = add_in_parts(task.metrics(None, choose=True), outputs, targets)
     assert metrics.chosen() == {"threshold": 0.9}
-    assert metrics.compute() == add_in_parts(task.metrics(), outputs, targets).compute()
+    assert metrics.compute() == add_in_parts(task.metrics(None), outputs, targets).compute()
 
 
 @pytest.mark.parametrize("score", [0.29, 0.57, 0.58, 0.9, 0.05, 0.95])
 def test_a_score_on_the_threshold_counts(score):
     task = Classification(kind="multi", labels=("a",), threshold=score)
     logit = torch.logit(torch.tensor([[score]], dtype=torch.float64)).float()
-    metrics = Classification(kind="multi", labels=("a",)).metrics(choose=True)
-    metrics.add(logit, torch.ones(1, 1))
+    metrics = Classification(kind="multi", labels=("a",)).metrics(None, choose=True)
+    metrics.add(logit, torch.ones(1, 1), [])
     assert metrics.counts[1, 0, round(score * 100)] == 1
     decided = task.decide(torch.tensor([[score]]))
     assert decided.tolist() == [[1.0]]
@@ -685,19 +685,19 @@ def test_a_score_on_the_threshold_counts(score):
 
 @pytest.mark.parametrize("threshold", [None, 0.4])
 def test_scores_that_are_no_numbers_count_as_absent(threshold):
-    metrics = replace(MULTI, threshold=threshold).metrics(choose=True)
-    metrics.add(torch.full((2, 3), float("nan")), torch.ones(2, 3))
+    metrics = replace(MULTI, threshold=threshold).metrics(None, choose=True)
+    metrics.add(torch.full((2, 3), float("nan")), torch.ones(2, 3), [])
     assert metrics.compute() == {"micro_f1": 0.0, "macro_f1": 0.0}
 
 
 def test_no_threshold_is_chosen_before_rows_were_seen():
-    assert MULTI.metrics(choose=True).chosen() == {}
-    assert MULTI.metrics(choose=True).compute() == {"micro_f1": 0.0, "macro_f1": 0.0}
+    assert MULTI.metrics(None, choose=True).chosen() == {}
+    assert MULTI.metrics(None, choose=True).compute() == {"micro_f1": 0.0, "macro_f1": 0.0}
 
 
 def test_scores_of_a_number_are_scipys():
     outputs, targets = logits_of(200, 1), logits_of(200, 1, seed=1)[:, 0].round()
-    metrics = add_in_parts(VALUE.metrics(), outputs, targets)
+    metrics = add_in_parts(VALUE.metrics(None), outputs, targets)
     assert tuple(metrics.compute()) == VALUE.metric_names
     assert metrics.compute() == pytest.approx(
         {
@@ -709,8 +709,8 @@ def test_scores_of_a_number_are_scipys():
 
 
 def test_ranks_of_equal_numbers_have_no_correlation(recwarn):
-    metrics = VALUE.metrics()
-    metrics.add(torch.ones(3, 1), torch.tensor([1.0, 2.0, 3.0]))
+    metrics = VALUE.metrics(None)
+    metrics.add(torch.ones(3, 1), torch.tensor([1.0, 2.0, 3.0]), [])
     assert metrics.compute() == {"mae": 1.0, "spearman": 0.0}
     assert not recwarn.list
 
@@ -719,8 +719,8 @@ def test_ranks_of_equal_numbers_have_no_correlation(recwarn):
 def test_half_precision_outputs_are_taken(task):
     outputs = logits_of(8, len(task.labels)).bfloat16()
     targets = torch.zeros(8, 3) if task.kind == "multi" else torch.arange(8) % 3
-    metrics = task.metrics()
-    metrics.add(outputs, targets)
+    metrics = task.metrics(None)
+    metrics.add(outputs, targets, [])
     assert tuple(metrics.compute()) == task.metric_names
     assert task.scores(outputs).dtype is torch.float32
 
@@ -731,7 +731,7 @@ def test_half_precision_outputs_are_taken(task):
 def test_decode_one_label():
     outputs = torch.tensor([[0.0, 2.0, 1.0], [5.0, 0.0, 4.0]])
     probabilities = outputs.softmax(1).tolist()
-    first, second = SINGLE.decode(outputs)
+    first, second = SINGLE.decode(outputs, [], None)
     assert (first.label, first.score) == ("b", pytest.approx(probabilities[0][1]))
     assert list(first.scores) == ["b", "c", "a"]
     assert list(second.scores) == ["a", "c", "b"]
@@ -741,14 +741,14 @@ def test_decode_one_label():
         "score": first.score,
         "scores": first.scores,
     }
-    assert [each.label for each in SINGLE.decode(outputs)] == [
+    assert [each.label for each in SINGLE.decode(outputs, [], None)] == [
         SINGLE.labels[place] for place in SINGLE.decide(SINGLE.scores(outputs))
     ]
 
 
 def test_decode_of_equal_scores_agrees_with_the_decision():
     task = Classification(kind="single", labels=tuple(f"{i}" for i in range(40)))
-    (answer,) = task.decode(torch.zeros(1, 40))
+    (answer,) = task.decode(torch.zeros(1, 40), [], None)
     assert answer.label == task.labels[int(task.decide(torch.zeros(1, 40)))] == "0"
 
 
@@ -756,24 +756,24 @@ def test_decode_of_equal_scores_agrees_with_the_decision():
 @pytest.mark.parametrize("task", [SINGLE, MULTI])
 def test_top_k_cuts_the_scores_only(task, top_k, names):
     outputs = torch.tensor([[0.5, 2.0, 1.0]])
-    (cut,), (whole,) = task.decode(outputs, top_k), task.decode(outputs)
+    (cut,), (whole,) = task.decode(outputs, [], None, top_k), task.decode(outputs, [], None)
     assert list(cut.scores) == names
     assert replace(cut, scores=whole.scores) == whole
 
 
 def test_decode_several_labels_at_the_threshold():
     outputs = torch.logit(torch.tensor([[0.45, 0.7, 0.61], [0.1, 0.2, 0.3]]))
-    middle = MULTI.decode(outputs)
+    middle = MULTI.decode(outputs, [], None)
     assert [each.labels for each in middle] == [("b", "c"), ()]
     assert list(middle[0].scores) == ["b", "c", "a"]
-    low = replace(MULTI, threshold=0.25).decode(outputs)
+    low = replace(MULTI, threshold=0.25).decode(outputs, [], None)
     assert [each.labels for each in low] == [("b", "c", "a"), ("c",)]
     assert low[0].scores["a"] == pytest.approx(0.45)
     assert json.loads(json.dumps(low[1].to_dict()))["labels"] == ["c"]
 
 
 def test_decode_a_number():
-    answers = VALUE.decode(torch.tensor([[1.5], [-2.0]]))
+    answers = VALUE.decode(torch.tensor([[1.5], [-2.0]]), [], None)
     assert [each.value for each in answers] == [1.5, -2.0]
     assert answers[0].to_dict() == {"value": 1.5}
 
@@ -783,20 +783,32 @@ def test_decode_a_number():
 
 def test_show_one_label():
     rows = [{"text": "hello", "label": "a", "extra": 1}, {"text": "bye", "label": "b", "extra": 2}]
-    assert SINGLE.show(rows) == [{"text": "hello", "label": "a"}, {"text": "bye", "label": "b"}]
-    shown = SINGLE.show(rows, torch.tensor([2, 0]))
+    assert SINGLE.show(rows, None) == [
+        {"text": "hello", "label": "a"},
+        {"text": "bye", "label": "b"},
+    ]
+    shown = SINGLE.show(rows, None, torch.tensor([2, 0]))
     assert [row["predicted"] for row in shown] == ["c", "a"]
 
 
 def test_show_pairs_lists_and_numbers():
     rows = [{"text": "hello", "text_pair": "you", "label": ["a", "c"]}]
-    assert MULTI.show(rows, torch.tensor([[0.0, 1.0, 1.0]])) == [
+    assert MULTI.show(rows, None, torch.tensor([[0.0, 1.0, 1.0]])) == [
         {"text": "hello", "text_pair": "you", "label": "a, c", "predicted": "b, c"}
     ]
-    assert VALUE.show([{"text": "hello", "label": 1.5}], torch.tensor([2.25])) == [
+    assert VALUE.show([{"text": "hello", "label": 1.5}], None, torch.tensor([2.25])) == [
         {"text": "hello", "label": "1.5", "predicted": "2.25"}
     ]
 
 
 def test_show_nothing():
-    assert SINGLE.show([]) == []
+    assert SINGLE.show([], None) == []
+
+
+@pytest.mark.parametrize("columns", [3, 1, 4])
+def test_merging_averages_the_windows_of_a_row(columns):
+    logits = torch.randn(6, columns, generator=torch.Generator().manual_seed(0))
+    merged = SINGLE.merge(logits, {"windows": torch.tensor([1, 3, 2])})
+    expected = torch.stack([logits[:1].mean(0), logits[1:4].mean(0), logits[4:].mean(0)])
+    torch.testing.assert_close(merged, expected)
+    assert SINGLE.merge(logits, {}) is logits

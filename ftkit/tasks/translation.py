@@ -1,0 +1,251 @@
+"""Translation: a text in one language in, the same in another out, written token by token.
+
+What it shares with its sibling `summarization` stands in `text_generation`, its scores in
+`text_scores`; the registry in `tasks/__init__.py` imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from ftkit.errors import SettingError, quoted
+from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
+from ftkit.text_generation import (
+    check_options,
+    check_targets,
+    collate_texts,
+    decode_ids,
+    decoder_positions,
+    describe_cut,
+    encode_targets,
+    encode_texts,
+    generation_settings,
+    prefixes_of,
+    set_languages,
+    token_loss,
+)
+from ftkit.text_scores import TRANSLATION_SCORES, TranslationMetrics, describe_translation_scores
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import DatasetDict
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TranslationPrediction:
+    """What the model made of one text."""
+
+    translation: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dict of transformers' former translation pipeline."""
+        return {"translation_text": self.translation}
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Options of translation. Raises SettingError for a value that cannot work."""
+
+    name: ClassVar[str] = "translation"
+    pipeline: ClassVar[str] = "translation"
+    example: ClassVar[str] = "The parcel arrived on Tuesday."
+    generates: ClassVar[bool] = True
+    packs: ClassVar[bool] = False
+
+    source_language: str | None = None
+    """Language of the sources as the checkpoint writes it: "en" for T5, "en_XX" for mBART."""
+    target_language: str | None = None
+    """Language of the translations, written likewise."""
+    prefix: str | None = None
+    """Put before every source; None is what the checkpoint names for the two languages."""
+    max_length: int | None = None
+    """Longest source in tokens, special tokens counted; None is the checkpoint's own limit."""
+    max_target_length: int = 128
+    """Longest translation in tokens, to learn and to write, special tokens counted."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over the whole vocabulary (Szegedy et al. 2016)."""
+    num_beams: int = 4
+    """Beginnings that generation keeps in mind; 1 takes the likeliest token each time."""
+    validate_rows: int | None = 200
+    """Validation rows that are translated during training; None is all of them."""
+    validate_every: int = 1
+    """Epochs from one such validation to the next."""
+    start: Mapping[str, int] = field(default_factory=dict)
+    """Settings of generation by which the language is chosen; filled in from the tokenizer."""
+
+    def __post_init__(self) -> None:
+        check_options(
+            max_length=self.max_length,
+            max_target_length=self.max_target_length,
+            label_smoothing=self.label_smoothing,
+            num_beams=self.num_beams,
+            validate_rows=self.validate_rows,
+            validate_every=self.validate_every,
+        )
+
+    # Schema
+
+    def columns(self) -> tuple[Column, ...]:
+        """A text, its translation, and perhaps several that count as right in scoring."""
+        return (
+            Column("source", "text", aliases=("text", "src")),
+            Column("target", "target", aliases=("translation", "tgt")),
+            Column("references", "target", is_required=False),
+        )
+
+    # Labels
+
+    def with_labels(self, data: DatasetDict) -> Self:
+        """The task itself, once the translations are looked over.
+
+        Raises DataError for one that is missing; warns with a count for those that are empty.
+        """
+        check_targets(data, "target")
+        return self
+
+    # Head
+
+    def fit_to(
+        self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Self:
+        """The task with what a checkpoint says: its prefix, its languages, its decoder's length.
+
+        Sets the tokenizer's languages.
+
+        Raises SettingError for languages that the checkpoint does not know, and where it wants to
+        be told them and was not.
+        """
+        start = (
+            {}
+            if tokenizer is None
+            else set_languages(tokenizer, self.source_language, self.target_language)
+        )
+        return replace(
+            self,
+            prefix=self._prefix(config) if self.prefix is None else self.prefix,
+            max_target_length=min(
+                self.max_target_length, decoder_positions(config) or self.max_target_length
+            ),
+            start=start,
+        )
+
+    def _prefix(self, config: PretrainedConfig) -> str:
+        known = {
+            name: prefix
+            for name, prefix in prefixes_of(config).items()
+            if name.startswith("translation_")
+        }
+        wanted = f"translation_{self.source_language}_to_{self.target_language}"
+        if known and wanted not in known:
+            raise SettingError(
+                f"the checkpoint has a prefix for {quoted(list(known))} and none for "
+                f'"{self.source_language}" to "{self.target_language}"',
+                remedy='Give source_language and target_language, or a prefix of your own ("" for '
+                "none).",
+            )
+        return known.get(wanted, "")
+
+    def head(self) -> Head:
+        """An encoder-decoder, and how it writes."""
+        settings = generation_settings(self.num_beams, self.max_target_length, self.start)
+        return Head("AutoModelForSeq2SeqLM", {}, (), generation=settings)
+
+    # Prepare
+
+    def prepare(
+        self, rows: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, limit: int
+    ) -> dict[str, list[Any]]:
+        """Token ids of a slice of rows: `input_ids[row][0][token]`, the head of the source.
+
+        `n_tokens` is the length of the whole source, `n_cut` how many of its tokens are left out;
+        `target`, where rows have translations, is an array of label ids a row, and `target_cut`
+        counts those left out.
+        """
+        features = encode_texts(rows["source"], self.prefix or "", tokenizer, limit)
+        if "target" in rows:
+            features |= encode_targets(rows["target"], "target", tokenizer, self.max_target_length)
+        return features
+
+    def lost(self, rows: Mapping[str, np.ndarray], limit: int) -> str | None:
+        """How many sources and translations lose their end; None where none does."""
+        return describe_cut(rows, limit, self.max_target_length, "sources", "translations")
+
+    def limits(self, limit: int) -> tuple[str, ...]:
+        """What the model reads and writes, and what its scores are."""
+        return (
+            f"It reads the first {limit} tokens of a source and writes {self.max_target_length} "
+            "at most.",
+            f"Its scores are {describe_translation_scores()}.",
+        )
+
+    # Collate
+
+    def collate(
+        self, columns: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
+    ) -> Batch:
+        """Inputs (rows, tokens), and label ids (rows, label tokens) padded with -100."""
+        return collate_texts(columns)
+
+    def merge(self, logits: Tensor, inputs: Inputs) -> Tensor:
+        """Logits (rows, label tokens, vocabulary) as they are: a row is one window."""
+        return logits
+
+    # Loss
+
+    def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Cross-entropy of every label id from those before it, the mean over them."""
+        return token_loss(outputs, targets, self.label_smoothing, reduction)
+
+    # Metrics
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the scores, the main one first."""
+        return TRANSLATION_SCORES
+
+    def metrics(
+        self, tokenizer: PreTrainedTokenizerBase, *, choose: bool = False
+    ) -> TranslationMetrics:
+        """chrF, BLEU, length, copying and silence."""
+        return TranslationMetrics(partial(decode_ids, tokenizer=tokenizer))
+
+    # Decode
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """The generated ids (rows, tokens) as they are."""
+        return outputs
+
+    def decide(self, scores: Tensor) -> Tensor:
+        """The generated ids (rows, tokens) as they are."""
+        return scores
+
+    def decode(
+        self,
+        outputs: Tensor,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        top_k: int | None = None,
+    ) -> Sequence[TranslationPrediction]:
+        """The texts of generated ids (rows, tokens)."""
+        return [TranslationPrediction(text) for text in decode_ids(outputs, tokenizer)]
+
+    # Show
+
+    def show(
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        decided: Tensor | None = None,
+    ) -> list[dict[str, str]]:
+        """Each source, its translation, and the translation that was written."""
+        shown = [name for name in ("source", "target") if rows and name in rows[0]]
+        table = [{name: str(row[name]) for name in shown} for row in rows]
+        if decided is not None:
+            for shown_row, text in zip(table, decode_ids(decided, tokenizer), strict=True):
+                shown_row["predicted"] = text
+        return table

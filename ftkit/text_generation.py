@@ -1,0 +1,354 @@
+"""What tasks that write a text share: ids of texts and targets, the loss, settings, checks.
+
+Pure functions over texts, token ids and tensors. Imports `errors`, `features` and `task`;
+`tasks/summarization.py` and `tasks/translation.py` call it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
+from ftkit.features import IGNORED
+from ftkit.task import Batch, Reduction
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+# Row numbers that a warning shows.
+_SHOWN = 3
+
+
+def check_options(
+    *,
+    max_length: int | None,
+    max_target_length: int,
+    label_smoothing: float,
+    num_beams: int,
+    validate_rows: int | None,
+    validate_every: int,
+    no_repeat_ngram_size: int = 0,
+) -> None:
+    """Raises SettingError for an option that cannot work."""
+    counts = {
+        "max_length": (max_length, 8),
+        "max_target_length": (max_target_length, 4),
+        "num_beams": (num_beams, 1),
+        "no_repeat_ngram_size": (no_repeat_ngram_size, 0),
+        "validate_rows": (validate_rows, 1),
+        "validate_every": (validate_every, 1),
+    }
+    for name, (value, least) in counts.items():
+        if value is not None and value < least:
+            raise SettingError(f"{name} is {value}", remedy=f"Give {least} or more.")
+    if not 0 <= label_smoothing < 1:
+        raise SettingError(
+            f"label_smoothing is {label_smoothing}", remedy="Give 0 or more, below 1."
+        )
+
+
+# Whole columns
+
+
+def check_targets(data: DatasetDict, column: str) -> None:
+    """Checks the texts to learn, and "references" where rows have them.
+
+    Raises DataError, with split and row, for one that is null or no text, and for references
+    that are no list of texts; warns with a count for empty ones.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for split, rows in data.items():
+        texts = arrow_column(rows, column)
+        if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+            if not pa.types.is_null(texts.type):
+                raise DataError(
+                    f"found {texts.type} values where texts belong",
+                    remedy="Make them strings, or name the column that holds the texts.",
+                    split=str(split),
+                    column=column,
+                )
+            texts = texts.cast(pa.string())
+        if texts.null_count:
+            raise DataError(
+                f"the text is missing (null) here and in {texts.null_count:,} row(s) in all",
+                remedy="Fill it in, or drop these rows.",
+                split=str(split),
+                row=pc.index(pc.is_null(texts), True).as_py() + 1,
+                column=column,
+            )
+        blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
+        warn_of_rows(str(split), column, blank, "texts are empty, which teaches the model silence")
+        if "references" in rows.column_names:
+            _check_references(str(split), arrow_column(rows, "references"))
+
+
+def _check_references(split: str, references: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wrong: dict[str, Any] = {"remedy": "Give a list of one text or more.", "split": split}
+    if not pa.types.is_list(references.type) or not pa.types.is_string(references.type.value_type):
+        raise DataError(
+            f"found {references.type} where lists of texts belong", column="references", **wrong
+        )
+    lengths = pc.fill_null(pc.list_value_length(references), 0)
+    has_null = pc.list_parent_indices(references).filter(pc.is_null(pc.list_flatten(references)))
+    for rows, found in (
+        (np.flatnonzero(lengths.to_numpy() == 0), "there is no reference"),
+        (has_null.to_numpy(), "a reference is missing (null)"),
+    ):
+        if len(rows):
+            raise DataError(
+                f"{found} here and in {len(np.unique(rows)):,} row(s) in all",
+                row=int(rows[0]) + 1,
+                column="references",
+                **wrong,
+            )
+
+
+def arrow_column(rows: Dataset, name: str) -> Any:
+    """A column of a split as one Arrow array."""
+    import pyarrow as pa
+
+    column = rows.select_columns(name).with_format("arrow")[:][name]
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def warn_of_rows(split: str, column: str, is_odd: Any, what: str) -> None:
+    """Warn once of the rows for which an Arrow array of booleans is true."""
+    rows = np.flatnonzero(is_odd.to_numpy(zero_copy_only=False)) + 1
+    if len(rows):
+        shown = ", ".join(f"{row:,}" for row in rows[:_SHOWN])
+        more = ", ..." if len(rows) > _SHOWN else ""
+        warnings.warn(
+            f'split "{split}", column "{column}": {len(rows):,} of {len(is_odd):,} {what} '
+            f"(row {shown}{more})",
+            FtkitWarning,
+            stacklevel=4,
+        )
+
+
+# Token ids
+
+
+def encode_texts(
+    texts: Sequence[str], prefix: str, tokenizer: PreTrainedTokenizerBase, limit: int
+) -> dict[str, list[Any]]:
+    """One window a row, `input_ids[row][0][token]`: the head of its text behind the prefix.
+
+    `n_tokens` is the length of the whole text, `n_cut` how many of its tokens are left out.
+    """
+    encoded = tokenizer([prefix + text for text in texts], **_PLAIN)
+    ids, cut = _cut(encoded, limit)
+    lengths = [len(each) for each in encoded["input_ids"]]
+    return {"input_ids": [[each] for each in ids], "n_tokens": lengths, "n_cut": cut}
+
+
+def encode_targets(
+    texts: Sequence[Any], column: str, tokenizer: PreTrainedTokenizerBase, most: int
+) -> dict[str, list[Any]]:
+    """`target`, a ragged array of label ids a row; `target_cut` counts the ids left out.
+
+    Raises DataError, with the row of the slice, for what is no text.
+    """
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            found = "nothing" if text is None else repr(text)[:60]
+            raise DataError(
+                f"found {found} where a text should be",
+                remedy="Fill it in, or drop the row.",
+                row=i + 1,
+                column=column,
+            )
+    ids, cut = _cut(tokenizer(text_target=list(texts), **_PLAIN), most)
+    return {"target": [np.array(each, dtype=np.int64) for each in ids], "target_cut": cut}
+
+
+_PLAIN: dict[str, Any] = {
+    "truncation": False,
+    "padding": False,
+    "return_attention_mask": False,
+    "return_token_type_ids": False,
+    "verbose": False,
+}
+
+
+def _cut(encoded: Any, limit: int) -> tuple[list[list[int]], list[int]]:
+    """Ids no longer than `limit`, the special tokens kept, and how many of each row went."""
+    kept: list[list[int]] = []
+    for i, ids in enumerate(encoded["input_ids"]):
+        if len(ids) > limit:
+            is_special = [sequence is None for sequence in encoded.sequence_ids(i)]
+            room = limit - sum(is_special)
+            first_out = [p for p, special in enumerate(is_special) if not special][room]
+            ids = [each for p, each in enumerate(ids) if p < first_out or is_special[p]]
+        kept.append(ids)
+    whole = encoded["input_ids"]
+    return kept, [len(ids) - len(part) for ids, part in zip(whole, kept, strict=True)]
+
+
+def collate_texts(columns: Mapping[str, np.ndarray]) -> Batch:
+    """Inputs (rows, tokens) and the label ids (rows, label tokens), padded with -100.
+
+    The labels stand among the inputs too, because a decoder reads them shifted by one.
+    """
+    inputs = {
+        name: torch.from_numpy(columns[name]) for name in ("input_ids", "attention_mask", "row")
+    }
+    # Longformer's decoder (LED) wants a token that sees, and is seen from, everywhere.
+    inputs["global_attention_mask"] = torch.zeros_like(inputs["input_ids"])
+    inputs["global_attention_mask"][:, 0] = 1
+    if "target" not in columns:
+        return inputs, torch.full((len(columns["row"]), 1), IGNORED)
+    inputs["labels"] = torch.from_numpy(columns["target"]).long()
+    return inputs, inputs["labels"]
+
+
+def decode_ids(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Texts of token ids (rows, tokens), where what pads may be -100."""
+    padding = tokenizer.pad_token_id
+    padded = ids.masked_fill(ids < 0, 0 if padding is None else padding)
+    texts: list[str] = tokenizer.batch_decode(padded.tolist(), skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+# Loss
+
+
+def token_loss(
+    outputs: Tensor, targets: Tensor, label_smoothing: float, reduction: Reduction
+) -> Tensor:
+    """Cross-entropy of logits (rows, tokens, vocabulary) over the label ids that are not -100.
+
+    The mean is over the tokens of the batch, or of each row where reduction is "none".
+    """
+    losses = F.cross_entropy(
+        outputs.flatten(0, 1),
+        targets.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=label_smoothing,
+        reduction="none",
+    ).view(targets.shape)
+    is_counted = targets != IGNORED
+    if reduction == "mean":
+        return losses.sum() / is_counted.sum().clamp(min=1)
+    return losses.sum(1) / is_counted.sum(1).clamp(min=1)
+
+
+# Settings
+
+
+def generation_settings(
+    num_beams: int, max_target_length: int, start: Mapping[str, int], **others: Any
+) -> dict[str, Any]:
+    """Settings of a generation_config, those of the checkpoint's old task set back.
+
+    BART for news, say, ships a least length that would make every line of a summary a paragraph.
+    """
+    return {
+        "num_beams": num_beams,
+        "max_new_tokens": max_target_length,
+        "max_length": None,
+        "min_length": 0,
+        "min_new_tokens": None,
+        "length_penalty": 1.0,
+        # Stopping at the first finished beams would take "deli" while "delivery" is being written.
+        "early_stopping": False,
+        "no_repeat_ngram_size": 0,
+        "do_sample": False,
+        **others,
+        **start,
+    }
+
+
+def prefixes_of(config: Any) -> dict[str, str]:
+    """The prefix that a checkpoint's config names for each of its tasks, such as T5's."""
+    tasks = getattr(config, "task_specific_params", None) or {}
+    return {name: settings["prefix"] for name, settings in tasks.items() if "prefix" in settings}
+
+
+def decoder_positions(config: Any) -> int | None:
+    """Longest text in tokens that a checkpoint's decoder takes; None where nothing bounds it."""
+    decoder = getattr(config, "decoder", config)
+    positions: int | None = getattr(decoder, "max_decoder_position_embeddings", None)
+    if positions is None:
+        positions = getattr(decoder, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return None
+    if decoder.model_type in _POSITIONS_BEHIND_PADDING:
+        positions -= decoder.pad_token_id + 1
+    return positions
+
+
+# RoBERTa and its kin count their positions from behind the padding index.
+_POSITIONS_BEHIND_PADDING = (
+    "camembert",
+    "data2vec-text",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+)
+
+
+def set_languages(
+    tokenizer: PreTrainedTokenizerBase, source: str | None, target: str | None
+) -> dict[str, int]:
+    """Make a tokenizer that marks languages mark texts and targets with these.
+
+    Gives the setting of generation that makes a model write in the target language: a decoder
+    trained on "language text end" is forced to write the language first; one trained on "text
+    end language" reads the language, wrapped around, as its first token.
+
+    Raises SettingError where it wants to be told one, and for a code that it does not know.
+    """
+    if not (hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")):
+        return {}
+    known = tokenizer.get_added_vocab()
+    codes = [name for name in known if not name.startswith("<")]
+    for code in (source, target):
+        if code not in codes:
+            found = "no language was given" if code is None else f'it has no language "{code}"'
+            close = difflib.get_close_matches(str(code), codes, n=3, cutoff=0.3) or codes
+            raise SettingError(
+                f"the checkpoint marks texts with their language, and {found}",
+                remedy=f"Use one such as {quoted(close)}.",
+            )
+    tokenizer.tgt_lang, tokenizer.src_lang = target, source
+    language = known[str(target)]
+    (ids,) = tokenizer(text_target=[""], **_PLAIN)["input_ids"]
+    return {"forced_bos_token_id" if ids[0] == language else "decoder_start_token_id": language}
+
+
+# What is lost
+
+
+def describe_cut(
+    rows: Mapping[str, np.ndarray], limit: int, most: int, what: str, target: str
+) -> str | None:
+    """A sentence on the texts and targets that were cut; None where none was."""
+    parts = []
+    n_cut = int((rows["n_cut"] > 0).sum())
+    if n_cut:
+        parts.append(
+            f"{n_cut:,} of {len(rows['n_cut']):,} {what} are longer than {limit} tokens and lose "
+            "their end; take a checkpoint that reads more, or split them"
+        )
+    n_target = int((rows["target_cut"] > 0).sum()) if "target_cut" in rows else 0
+    if n_target:
+        parts.append(
+            f"{n_target:,} of {len(rows['n_cut']):,} {target} are longer than {most} tokens and "
+            "lose their end; raise max_target_length"
+        )
+    return ". Also, ".join(parts) or None
