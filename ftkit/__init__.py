@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ftkit.data.sources import load_data
     from ftkit.errors import FtkitError
-    from ftkit.inference import load_model
+    from ftkit.inference import load_model, zero_shot
     from ftkit.learner.build import (
         classification_learner,
         finetune_learner,
@@ -53,6 +53,7 @@ __all__ = [
     "save",
     "summarization_learner",
     "translation_learner",
+    "zero_shot",
 ]
 
 _HOMES = {
@@ -74,6 +75,7 @@ _HOMES = {
     "save": "ftkit.learner.save",
     "summarization_learner": "ftkit.learner.build",
     "translation_learner": "ftkit.learner.build",
+    "zero_shot": "ftkit.inference",
 }
 
 

@@ -100,10 +100,6 @@ class Task(Protocol):
 
     name: ClassVar[str]
     """The task's name in the registry, on the command line and in task.json."""
-    pipeline: ClassVar[str]
-    """transformers' name of the task, for the model card."""
-    example: ClassVar[Any]
-    """A row to predict, for the model card."""
     generates: ClassVar[bool]
     """Whether it answers with generated token ids instead of the outputs of one pass. Such a
     task may have the options `validate_rows`, how many validation rows are generated for after
@@ -111,6 +107,16 @@ class Task(Protocol):
 
     packs: ClassVar[bool]
     """Whether `prepare` makes blocks of the texts of several rows, which are then its rows."""
+
+    @property
+    def pipeline(self) -> str:
+        """Transformers' name of the task, for the model card."""
+        ...
+
+    @property
+    def example(self) -> Any:
+        """A row to predict, for the model card."""
+        ...
 
     @property
     def metric_names(self) -> tuple[str, ...]:

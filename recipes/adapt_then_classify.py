@@ -2,6 +2,10 @@
 
 python recipes/adapt_then_classify.py
 python recipes/adapt_then_classify.py --data YOUR.csv --label queue --rows-per-label 20
+
+Measured with MiniLM on banking77 at 10 rows a label, it gained nothing: test accuracy was 0.860 and
+0.834 as it is (seeds 42 and 43), 0.858 and 0.835 adapted, though the perplexity of masked words
+fell to 10. Whether your texts gain, the comparison that it prints will tell.
 """
 
 from __future__ import annotations

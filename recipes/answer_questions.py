@@ -26,7 +26,7 @@ QUESTIONS = [
 def main(
     checkpoint: str = "minilm",
     output: str = "runs/answers",
-    epochs: int = 10,
+    epochs: int = 8,
     limit: int | None = None,
 ) -> Evaluation:
     """Train on at most `limit` questions, save to `output`, and score on the test questions."""
@@ -66,6 +66,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--output", default="runs/answers")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--limit", type=int)
     main(**vars(parser.parse_args()))

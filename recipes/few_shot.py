@@ -3,14 +3,14 @@
 python recipes/few_shot.py
 python recipes/few_shot.py --data YOUR.csv --label queue --rows-per-label 4
 
-What it can do: tell apart labels that differ in what the texts are about, well enough to sort most
-of a mailbox or to suggest labels to a person. MiniLM helps, because it already puts texts of like
-meaning side by side.
+What it can do: sort by what a text is about, because MiniLM already puts texts of like meaning side
+by side. On the bundled tickets, three draws of 8 rows for each of 8 labels got 55 to 62 % of the
+test tickets right (chance is 12 %): enough to suggest a label to a person.
 
-What it cannot: learn a rule that the words do not show, such as how urgent a friendly mail is; tell
-which rows it is unsure of (its scores come from memorised rows); or be trusted to one run: which
-rows were drawn changes the result, so the spread over draws is printed, and a validation split of
-this size would not show a difference smaller than it. Twice the rows help more than any setting.
+What it cannot: tell apart labels that share their topic and differ in what the writer wants
+(billing and delivery go well, returns and cancellations badly); say when it is unsure (it has
+memorised its rows); or be judged by one run: the rows drawn change the score, so the spread is
+printed.
 """
 
 from __future__ import annotations

@@ -23,9 +23,7 @@ _FILES = {
 
 # Each room, and the rooms below it that it may import.
 _GROUND = {"errors", "spans"}
-_SCORES = {"scores", "span_scores", "answer_scores", "text_scores"}
-_TARGETS = {"labels", "tags", "entities", "answers", "text_generation"}
-_TASKS = {*_GROUND, *_SCORES, *_TARGETS, "task", "features", "tasks"}
+_TASKS = {*_GROUND, "task", "features", "targets", "scores", "tasks"}
 _ABOVE = {*_TASKS, "data", "model", "inference", "learner", "_fastai"}
 _MAY_IMPORT = {
     "errors": set(),
@@ -33,8 +31,8 @@ _MAY_IMPORT = {
     "_fastai": set(),
     "task": _GROUND,
     "features": {*_GROUND, "task"},
-    **dict.fromkeys(_TARGETS, {*_GROUND, "task", "features"}),
-    **dict.fromkeys(_SCORES, {*_GROUND, *_TARGETS, "task"}),
+    "targets": {*_GROUND, "task", "features", "targets"},
+    "scores": {*_GROUND, "task", "targets", "scores"},
     "tasks": _TASKS,
     # These two are siblings that never meet: data's loaders know no model, models know no rows.
     "data": {*_TASKS, "data", "_fastai"},

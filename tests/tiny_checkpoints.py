@@ -178,13 +178,20 @@ def train_tokenizer(kind: str, texts: list[str]) -> Any:
     "wordpiece" as BERT's, "bytes" as RoBERTa's, "pieces" as XLM-RoBERTa's, "left" as XLNet's
     (special tokens at the end, padding on the left), "t5", "decoder" as GPT-2's (no padding).
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from tokenizers import trainers
+    from tokenizers import (
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     options: dict[str, Any] = {"model_input_names": ["input_ids", "attention_mask"]}
     if kind == "wordpiece":
-        names = dict(pad="[PAD]", unk="[UNK]", cls="[CLS]", sep="[SEP]", mask="[MASK]")
+        names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
         backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         backend.normalizer = normalizers.BertNormalizer()
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -195,7 +202,14 @@ def train_tokenizer(kind: str, texts: list[str]) -> Any:
         ends = ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1")
         options["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     elif kind in ("bytes", "decoder"):
-        names = dict(bos="<s>", pad="<pad>", eos="</s>", unk="<unk>", cls="<s>", sep="</s>")
+        names = {
+            "bos": "<s>",
+            "pad": "<pad>",
+            "eos": "</s>",
+            "unk": "<unk>",
+            "cls": "<s>",
+            "sep": "</s>",
+        }
         names["mask"] = "<mask>"
         ends = ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
         if kind == "decoder":
@@ -210,10 +224,17 @@ def train_tokenizer(kind: str, texts: list[str]) -> Any:
             show_progress=False,
         )
     else:
-        names = dict(pad="<pad>", eos="</s>", unk="<unk>")
+        names = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
         ends = ("$A </s>", "$A </s> $B </s>")
         if kind != "t5":
-            names = dict(bos="<s>", pad="<pad>", eos="</s>", unk="<unk>", cls="<s>", sep="</s>")
+            names = {
+                "bos": "<s>",
+                "pad": "<pad>",
+                "eos": "</s>",
+                "unk": "<unk>",
+                "cls": "<s>",
+                "sep": "</s>",
+            }
             names["mask"] = "<mask>"
             ends = ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
         if kind == "left":

@@ -316,8 +316,13 @@ class TextLoader(TfmdDL):
     def decode_batch(self, b: Any, max_n: int = 9, full: bool = True) -> Any:
         """Rows and the names of their targets."""
         rows = self._shown_rows(b[0], max_n)
-        named = self._show(rows, b[1][:max_n])
-        return L([(row, each["predicted"]) for row, each in zip(rows, named, strict=True)])
+        words = self.words_of(b[0], b[1][:max_n])
+        return L(list(zip(rows, words, strict=True)))
+
+    def words_of(self, inputs: Any, decided: Tensor) -> list[str]:
+        """What was decided for the first rows of a batch, in words."""
+        rows = self._shown_rows(inputs, len(decided))
+        return [each["predicted"] for each in self._show(rows, decided)]
 
     def _pre_show_batch(self, b: Any, max_n: int = 9) -> Any:
         return ShownRows(self._shown_rows(b[0], max_n)), b[1:], self.decode_batch(b, max_n)
@@ -348,8 +353,10 @@ def _plot_top_losses(
     """Print the rows with the largest losses: text, target, prediction, its score and loss."""
     table = []
     for (row, target), (predicted,), scores, loss in zip(its, outs, preds, losses, strict=True):
-        shown = {"text": str(row.get("text", "")), "target": target, "predicted": predicted}
-        shown["score"] = f"{float(scores.max()):.3f}"
+        texts = {name: value for name, value in row.items() if isinstance(value, str)}
+        shown = {**dict(list(texts.items())[:1]), "target": target, "predicted": predicted}
+        if scores.ndim == 1:
+            shown["score"] = f"{float(scores.max()):.3f}"
         table.append({**shown, "loss": f"{float(loss):.3f}"})
     print_table(table)
 

@@ -119,7 +119,7 @@ class Predictor:
             columns = input_columns(listed[start : start + _SLICE], self.task, start)
             features = prepare_rows(columns, self.task, self.tokenizer, self.limit)
             found: dict[int, Prediction] = {}
-            for numbers, outputs, _ in self._run(features, batch_size):
+            for numbers, outputs, _ in self.run(features, batch_size):
                 rows_here = ColumnRows(columns, numbers)
                 decoded = self.task.decode(outputs, rows_here, self.tokenizer, top_k)
                 found.update(zip(numbers, decoded, strict=True))
@@ -132,8 +132,11 @@ class Predictor:
         Raises DataError for a label that is missing or that the model does not know.
         """
         names = rows if isinstance(rows, Mapping) else rows.column_names
+        wanted = [column for column in self.task.columns() if not column.is_input]
+        has_target = not wanted or any(column.name in names for column in wanted)
         for column in self.task.columns():
-            if column.is_required and column.name not in names:
+            is_needed = column.is_required or (column in wanted and not has_target)
+            if is_needed and column.name not in names:
                 raise DataError(
                     f"there is no such column among {quoted(list(names))}",
                     remedy="Rename the column that holds it.",
@@ -150,15 +153,18 @@ class Predictor:
                 raise DataError(
                     error.problem, remedy=error.remedy, row=row, column=error.column
                 ) from None
-            for numbers, outputs, targets in self._run(features, batch_size):
+            for numbers, outputs, targets in self.run(features, batch_size):
                 metrics.add(outputs, targets, ColumnRows(part, numbers))
             truncated += features.count_cut()
         return Evaluation(metrics.compute(), metrics.per_label(), n_rows, truncated)
 
-    def _run(
+    def run(
         self, features: Features, batch_size: int
     ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Numbers of the rows, outputs and targets, batch by batch of rows of like length."""
+        """Numbers of the rows, outputs and targets, batch by batch of rows of like length.
+
+        For what answers with something else than the task's own predictions.
+        """
         padding, device = Padding.of(self.tokenizer), next(self.model.parameters()).device
         for rows in _batches(features, batch_size):
             inputs, targets = self.task.collate(features.fill(rows, padding))

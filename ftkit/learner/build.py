@@ -84,14 +84,22 @@ class TextLearner(Learner):
         tensor, and its scores; a task that generates gives its typed prediction instead.
         """
         task = self.task_scores.trained_task
+        if task.packs:
+            raise SettingError(
+                f"a model for {task.name} reads blocks of text and answers no rows",
+                remedy="Save it, and fine-tune from its folder or open it with transformers.",
+            )
         if task.generates:
             loader = self.dls.test_dl([item])
             (inputs, _) = loader.one_batch()
             self.model.eval()
             rows, tokenizer = loader.rows_of(inputs), loader.dataset.tokenizer
-            found = tuple(task.decode(self.model.answer(inputs), rows, tokenizer))
+            found: tuple[Any, ...] = tuple(task.decode(self.model.answer(inputs), rows, tokenizer))
         else:
-            found = super().predict(item, rm_type_tfms)
+            loader = self.dls.test_dl([item], rm_type_tfms)
+            scores, _, decided = self.get_preds(dl=loader, with_decoded=True)
+            words = loader.words_of(torch.zeros(1, dtype=torch.long), decided[:1])
+            found = (words[0], decided[0], scores[0])
         return (item, *found) if with_input else found
 
     def to_fp16(self, **kwargs: Any) -> TextLearner:

@@ -107,7 +107,10 @@ def _tokens_around(tokenizer: PreTrainedTokenizerBase, name: str) -> tuple[int, 
 def _load(
     auto: Any, folder: str, config: PretrainedConfig, name: str, options: dict[str, Any]
 ) -> tuple[Any, set[str]]:
-    """One half, and the names of its parameters that the checkpoint does not have; raises CheckpointError where the weights lack more than what is to be new."""
+    """One half, and the names of its parameters that the checkpoint does not have.
+
+    Raises CheckpointError where the weights lack more than what is to be new.
+    """
     try:
         model, report = auto.from_pretrained(
             folder, config=config, output_loading_info=True, **options

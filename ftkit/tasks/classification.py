@@ -1,8 +1,8 @@
 """Text classification: one label of several, several labels at once, or a number (regression).
 
 Everything that is classification stands here, in the order of the protocol: schema, labels,
-head, prepare, collate, loss, metrics, decode, show. Reads labels through `labels` and scores
-through `scores`; the registry in `tasks/__init__.py` imports it.
+head, prepare, collate, loss, metrics, decode, show. Reads labels through `targets.labels` and
+scores through `scores.labels`; the registry in `tasks/__init__.py` imports it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from ftkit.errors import DataError, SettingError, quoted
-from ftkit.labels import Kind, check_numbers, count_labels, first_row, kind_of
-from ftkit.scores import ClassMetrics, LabelsMetrics, ValueMetrics
+from ftkit.scores.labels import ClassMetrics, LabelsMetrics, ValueMetrics
 from ftkit.spans import kept_positions, window_bounds
+from ftkit.targets.labels import Kind, check_numbers, count_labels, first_row, kind_of
 from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
 if TYPE_CHECKING:

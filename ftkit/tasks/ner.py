@@ -2,8 +2,8 @@
 
 Everything that is NER stands here, in the order of the protocol. Words are spans of characters: of
 the tokens given, a space between them, or of the user's own text. Looks targets over through
-`entities`, aligns through `spans`, mends tags through `tags`, scores through `span_scores`; the
-registry in `tasks/__init__.py` imports it.
+`targets.entities`, aligns through `spans`, mends tags through `targets.tags` and scores through
+`scores.entities`; the registry in `tasks/__init__.py` imports it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ftkit.entities import (
-    Types,
-    check_entities,
-    check_tags,
-    describe_mended,
-    entities_of_words,
-    types_of_entities,
-    types_of_tags,
-)
 from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
 from ftkit.features import IGNORED, named_labels
-from ftkit.span_scores import SpanMetrics
+from ftkit.scores.entities import SpanMetrics
 from ftkit.spans import (
     entities_of_tags,
     first_tokens,
@@ -41,7 +32,16 @@ from ftkit.spans import (
     tags_of_entities,
     window_bounds,
 )
-from ftkit.tags import TagSet, tags_of_types
+from ftkit.targets.entities import (
+    Types,
+    check_entities,
+    check_tags,
+    describe_mended,
+    entities_of_words,
+    types_of_entities,
+    types_of_tags,
+)
+from ftkit.targets.tags import TagSet, tags_of_types
 from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
 if TYPE_CHECKING:
@@ -95,9 +95,10 @@ class NER:
 
     labels: tuple[str, ...] = ()
     """BIO tags in the order of the head's outputs; filled in from the data."""
-    sub_tokens: Literal["first", "all"] = "all"
-    """Which tokens of a word are trained; the first one always answers for it. "all" gives the
-    others I- tags, so that transformers' pipeline, which reads every token, groups them right."""
+    sub_tokens: Literal["first", "all"] = "first"
+    """Which tokens of a word are trained; the first one always answers for it, as it does in
+    transformers' pipeline with aggregation_strategy="first". "all" gives the others I- tags, for
+    the strategy "simple", which reads every token; it scored lower on wnut17 (RESULTS.md)."""
     constrained: bool = False
     """Answer with the likeliest legal sequence of tags (Viterbi), not with the likeliest tag of
     each word, where an I- that goes on with nothing becomes a B-."""
@@ -327,6 +328,8 @@ class NER:
             f"Texts longer than {limit} tokens are read in windows that share up to {self.stride} "
             "tokens; no part is left out.",
             "An entity is a run of whole words; entities within entities are not found.",
+            "transformers' pipeline agrees best with aggregation_strategy="
+            + ('"first".' if self.sub_tokens == "first" else '"simple".'),
         )
 
     # Collate

@@ -2,7 +2,8 @@
 
 Everything that is question answering stands here, in the order of the protocol: schema, labels,
 head, prepare, collate, merge, loss, metrics, decode, show. Gold answers are read through
-`answers` and scored through `answer_scores`; the registry in `tasks/__init__.py` imports it.
+`targets.answers` and scored through `scores.answers`; the registry in `tasks/__init__.py` imports
+it.
 
 Offsets count characters of the context, the end not included. Outputs (rows, windows, tokens, 4)
 hold for each token the start logit, the end logit, and the offsets of its characters: all that
@@ -21,8 +22,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ftkit.answer_scores import AnswerMetrics
-from ftkit.answers import (
+from ftkit.errors import DataError, FtkitWarning, SettingError
+from ftkit.features import IGNORED
+from ftkit.scores.answers import AnswerMetrics
+from ftkit.spans import trim_span, window_bounds
+from ftkit.targets.answers import (
     Answers,
     check_answers,
     has_answers,
@@ -30,9 +34,6 @@ from ftkit.answers import (
     place_answers,
     read_answers,
 )
-from ftkit.errors import DataError, FtkitWarning, SettingError
-from ftkit.features import IGNORED
-from ftkit.spans import trim_span, window_bounds
 from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Summarization: a long text in, a short one out, written token by token.
 
-What it shares with its sibling `translation` stands in `text_generation`, its scores in
-`text_scores`; the registry in `tasks/__init__.py` imports it.
+What it shares with its sibling `translation` stands in `targets.texts`, its scores in
+`scores.texts`; the registry in `tasks/__init__.py` imports it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
-from ftkit.text_generation import (
+from ftkit.scores.texts import SUMMARY_SCORES, SummaryMetrics, describe_rouge
+from ftkit.targets.texts import (
     arrow_column,
     check_options,
     check_targets,
@@ -28,7 +28,7 @@ from ftkit.text_generation import (
     token_loss,
     warn_of_rows,
 )
-from ftkit.text_scores import SUMMARY_SCORES, SummaryMetrics, describe_rouge
+from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,7 +1,7 @@
 """Translation: a text in one language in, the same in another out, written token by token.
 
-What it shares with its sibling `summarization` stands in `text_generation`, its scores in
-`text_scores`; the registry in `tasks/__init__.py` imports it.
+What it shares with its sibling `summarization` stands in `targets.texts`, its scores in
+`scores.texts`; the registry in `tasks/__init__.py` imports it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ftkit.errors import SettingError, quoted
-from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
-from ftkit.text_generation import (
+from ftkit.scores.texts import TRANSLATION_SCORES, TranslationMetrics, describe_translation_scores
+from ftkit.targets.texts import (
     check_options,
     check_targets,
     collate_texts,
@@ -27,7 +27,7 @@ from ftkit.text_generation import (
     set_languages,
     token_loss,
 )
-from ftkit.text_scores import TRANSLATION_SCORES, TranslationMetrics, describe_translation_scores
+from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,7 +18,7 @@ from ftkit.spans import entities_of_tags, join_words, split_words
 from ftkit.tasks.ner import NER, EntitiesPrediction, Entity
 
 LABELS = ("O", "B-city", "I-city", "B-name", "I-name")
-TASK = NER(labels=LABELS)
+TASK = NER(labels=LABELS, sub_tokens="all")
 FIRST = replace(TASK, sub_tokens="first")
 ARCHITECTURES = ["bert", "roberta", "gpt2", "t5"]
 
@@ -569,15 +569,23 @@ def test_a_bundle_scores_and_predicts_as_the_learner(trained, data):
     assert [(e.text, e.label) for e in by_token.entities] == [("error freezes", "fault")]
 
 
-def test_transformers_pipeline_finds_the_same_entities(trained, data):
+@pytest.mark.parametrize(("sub_tokens", "strategy"), [("first", "first"), ("all", "simple")])
+def test_transformers_pipeline_finds_the_same_entities(
+    trained, data, make_checkpoint, tmp_path, sub_tokens, strategy
+):
     import transformers
 
     import ftkit
 
     _, folder = trained
+    if sub_tokens == "all":
+        learn = ftkit.ner_learner(data, make_checkpoint("bert"), task=NER(sub_tokens="all"), bs=8)
+        with learn.no_bar():
+            learn.fit_one_cycle(5, 1e-2)
+        folder = ftkit.save(learn, tmp_path / "bundle")
     texts = list(data["test"]["text"])
     pipe = transformers.pipeline(
-        "token-classification", model=str(folder), aggregation_strategy="simple", device=-1
+        "token-classification", model=str(folder), aggregation_strategy=strategy, device=-1
     )
     for found, theirs in zip(ftkit.load_model(folder).predict(texts), pipe(texts), strict=True):
         ours = [(e.label, e.start, e.end) for e in found.entities]

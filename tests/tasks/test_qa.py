@@ -56,7 +56,9 @@ def gold_outputs(task, inputs, targets):
     start, end = inputs["char_start"], inputs["char_end"]
     counts = inputs.get("windows", torch.ones(len(targets), dtype=torch.long))
     wanted = targets.repeat_interleave(counts, 0)
-    touches = (start >= 0) & (end > wanted[:, :1]) & (start < wanted[:, 1:])
+    first = start.masked_fill(start < 0, 10**6).amin(1, keepdim=True)
+    is_held = (first <= wanted[:, :1]) & (end.amax(1, keepdim=True) >= wanted[:, 1:])
+    touches = is_held & (start >= 0) & (end > wanted[:, :1]) & (start < wanted[:, 1:])
     logits = torch.zeros(*start.shape, 2)
     for window, places in enumerate(touches):
         found = places.nonzero()[:, 0]
@@ -474,7 +476,7 @@ def test_gold_labels_of_a_public_set_decode_to_exact_matches(data_dir, minilm):
 
     tokenizer = load_tokenizer(_locate(minilm), minilm)
     table = pq.read_table(data_dir / "squad_v1" / "validation.parquet")
-    rows = table.take(range(0, len(table), 40)).to_pydict()
+    rows = table.take(list(range(0, len(table), 40))).to_pydict()
     # All answers of the set hold that long.
     task = replace(TASK, max_answer_length=60)
     features = prepare_rows(rows, task, tokenizer, 384)
@@ -549,20 +551,19 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(data, make_checkpoint, tmp_path_factory):
-    """A learner that learned the tickets, and the folder of its bundle."""
+    """A learner that learned the tickets, its last scores, and the folder of its bundle."""
     import ftkit
 
     task = QuestionAnswering(max_length=40, stride=12)
     learn = ftkit.finetune_learner(data, make_checkpoint("bert"), task=task, bs=8)
     with learn.no_bar():
         learn.fit_one_cycle(4, 1e-2)
-    return learn, ftkit.save(learn, tmp_path_factory.mktemp("qa") / "bundle")
+    last = dict(zip(learn.recorder.metric_names[1:], learn.recorder.values[-1], strict=False))
+    return learn, last, ftkit.save(learn, tmp_path_factory.mktemp("qa") / "bundle")
 
 
 def test_a_learner_trains_validates_and_shows(trained, capsys):
-    learn, _ = trained
-    names = learn.recorder.metric_names
-    last = dict(zip(names[1:], learn.recorder.values[-1], strict=False))
+    learn, last, _ = trained
     assert last["f1"] > 0.9
     assert last["no_answer_exact_match"] > 0.8
     learn.show_batch(max_n=3)
@@ -573,23 +574,20 @@ def test_a_learner_trains_validates_and_shows(trained, capsys):
 
 
 def test_the_learner_predicts_a_row(trained):
-    learn, _ = trained
-    decoded, spans, scores = learn.predict(("what is it?", "hello my refund is it"))
-    assert spans.tolist() == [9, 15]
-    assert scores.shape == (4,)
-    assert decoded == "refund"
+    learn, _, _ = trained
+    _, span, scores = learn.predict(("what is it?", "hello my refund is it"))
+    assert span.tolist() == scores[:2].tolist() == [9, 15]
 
 
 def test_a_bundle_scores_and_predicts_as_the_learner(trained, data):
     import ftkit
 
-    learn, folder = trained
+    learn, last, folder = trained
     model = ftkit.load_model(folder, device="cpu")
     assert model.task == learn.task_scores.trained_task
     assert model.task.null_threshold is not None
     ours = model.evaluate(data["validation"]).scores
-    theirs = dict(zip(learn.recorder.metric_names[3:], learn.recorder.values[-1][2:], strict=False))
-    assert ours == pytest.approx({name: theirs[name] for name in ours})
+    assert ours == pytest.approx({name: last[name] for name in ours})
     rows = data["test"][:]
     found = model.predict([(q, c) for q, c in zip(rows["question"], rows["context"], strict=True)])
     for answer, context in zip(found, rows["context"], strict=True):
@@ -611,7 +609,7 @@ def test_a_bundle_scores_and_predicts_as_the_learner(trained, data):
 def test_the_very_end_of_20000_tokens_is_found(trained):
     import ftkit
 
-    _, folder = trained
+    _, _, folder = trained
     head = " ".join(random.Random(0).choices(FILLER, k=20_000))
     context = f"{head} refund"
     model = ftkit.load_model(folder, device="cpu")
@@ -677,5 +675,5 @@ def test_an_architecture_without_such_a_head_is_refused(tiny_tokenizer, data, tm
     config = CTRLConfig(vocab_size=300, n_embd=32, dff=64, n_layer=1, n_head=2, n_positions=64)
     CTRLModel(config).save_pretrained(tmp_path)
     tiny_tokenizer("gpt2").save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="AutoModelForQuestionAnswering"):
+    with pytest.raises(CheckpointError, match="ctrl, which has no ForQuestionAnswering head"):
         ftkit.finetune_learner(data, tmp_path, task=QuestionAnswering())

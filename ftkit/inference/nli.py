@@ -127,7 +127,7 @@ class ZeroShot:
         }
         features = prepare_rows(pairs, reader.task, reader.tokenizer, reader.limit)
         logits = torch.empty(len(texts) * len(labels), len(reader.task.head().labels))
-        for numbers, found, _ in reader._run(features, batch_size):
+        for numbers, found, _ in reader.run(features, batch_size):
             logits[numbers] = found
         logits = logits.view(len(texts), len(labels), -1)
         outputs = logits[..., self._entailment]

@@ -2,15 +2,15 @@
 
 import pytest
 
-from ftkit.entities import (
+from ftkit.errors import DataError
+from ftkit.spans import split_words
+from ftkit.targets.entities import (
     check_entities,
     describe_mended,
     entities_of_words,
     types_of_entities,
     types_of_tags,
 )
-from ftkit.errors import DataError
-from ftkit.spans import split_words
 
 pytestmark = pytest.mark.unit
 

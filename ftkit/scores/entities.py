@@ -1,7 +1,7 @@
 """Scores of entities found in words: strict precision, recall and F1, all and by type.
 
 Implements the `Metrics` protocol and holds a few counts, whatever the number of rows. Imports
-numpy, `tags` and `task`; tasks that tag words call it.
+numpy, `targets.tags` and `task`; tasks that tag words call it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftkit.tags import TagSet
+from ftkit.targets.tags import TagSet
 from ftkit.task import Rows
 
 if TYPE_CHECKING:

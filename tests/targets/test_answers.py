@@ -3,8 +3,8 @@
 import pytest
 from datasets import Dataset
 
-from ftkit.answers import check_answers, place_answers, read_answers
 from ftkit.errors import DataError
+from ftkit.targets.answers import check_answers, place_answers, read_answers
 
 pytestmark = pytest.mark.unit
 CONTEXT = "Anna met Ben in Rome. In Rome it rained."

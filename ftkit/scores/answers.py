@@ -1,8 +1,8 @@
 """Exact match and F1 of answers, by SQuAD's official rules, gathered batch by batch.
 
 The rules are those of SQuAD's evaluation scripts 1.1 and 2.0 (Rajpurkar et al. 2016 and 2018).
-Holds a few numbers a row, never logits. Imports numpy, `answers` and torch's Tensor; the question
-answering task hands it what it decides with.
+Holds a few numbers a row, never logits. Imports numpy, `targets.answers` and torch's Tensor; the
+question answering task hands it what it decides with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftkit.answers import has_answers, read_answers
+from ftkit.targets.answers import has_answers, read_answers
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError
-from ftkit.inference.zero_shot import zero_shot
+from ftkit.inference.nli import zero_shot
 
 LABELS = ["refund", "parcel", "crash", "thanks for your help"]
 TEXTS = [
@@ -83,7 +83,7 @@ def test_one_label_may_be_asked_for_where_several_may_hold(checkpoint):
 
 def test_rows_are_texts_or_dicts_in_any_number(checkpoint, monkeypatch):
     model = zero_shot(checkpoint, LABELS, device="cpu")
-    monkeypatch.setattr("ftkit.inference.zero_shot._PAIRS", 9)
+    monkeypatch.setattr("ftkit.inference.nli._PAIRS", 9)
     texts = TEXTS * 3
     whole = [model.predict([text])[0] for text in texts]
     for answer, alone in zip(model.predict({"text": text} for text in texts), whole, strict=True):

@@ -8,7 +8,7 @@ from datasets import Dataset, DatasetDict
 from transformers import BartConfig, BertConfig, LEDConfig, RobertaConfig, T5Config, XLNetConfig
 
 from ftkit.errors import DataError, FtkitWarning, SettingError
-from ftkit.text_generation import (
+from ftkit.targets.texts import (
     check_targets,
     collate_texts,
     decode_ids,
@@ -77,7 +77,10 @@ def test_a_batch_has_its_labels_as_inputs_and_targets():
         "n_cut": np.array([0, 0]),
     }
     inputs, targets = collate_texts({**columns, "target": np.array([[1, 2, 3], [4, -100, -100]])})
-    assert set(inputs) == {"input_ids", "attention_mask", "row", "labels"}
+    assert set(inputs) == {
+        *("input_ids", "attention_mask", "global_attention_mask", "row", "labels")
+    }
+    assert inputs["global_attention_mask"].tolist() == [[1, 0], [1, 0]]
     assert targets.tolist() == inputs["labels"].tolist() == [[1, 2, 3], [4, -100, -100]]
     inputs, targets = collate_texts(columns)
     assert "labels" not in inputs

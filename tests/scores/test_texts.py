@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ftkit.text_scores import (
+from ftkit.scores.texts import (
     BLEU_SETTINGS,
     CHRF_SETTINGS,
     ROUGE,

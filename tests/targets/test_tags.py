@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ftkit.spans import entities_of_tags, illegal_places, tags_of_entities
-from ftkit.tags import TagSet, tags_of_types
+from ftkit.targets.tags import TagSet, tags_of_types
 
 pytestmark = pytest.mark.unit
 TAGS = TagSet(tags_of_types(["b", "a"]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ftkit.answer_scores import (
+from ftkit.scores.answers import (
     AnswerMetrics,
     best_null_threshold,
     normalize_answer,

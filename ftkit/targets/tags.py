@@ -1,6 +1,6 @@
 """BIO tags as numbers: which begin an entity, which go on with one, which sequences are legal.
 
-Imports numpy, torch and `spans`; `span_scores` and the tasks that tag words call it.
+Imports numpy, torch and `spans`; `scores.entities` and the tasks that tag words call it.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ftkit.span_scores import SpanMetrics
+from ftkit.scores.entities import SpanMetrics
 from ftkit.spans import entities_of_tags
-from ftkit.tags import TagSet, tags_of_types
+from ftkit.targets.tags import TagSet, tags_of_types
 
 pytestmark = pytest.mark.unit
 TAGS = TagSet(tags_of_types(["city", "firm", "person"]))

@@ -1,0 +1,1 @@
+"""Scores gathered batch by batch: of labels, entities, answers and texts."""
