@@ -27,6 +27,8 @@ class CardFacts:
     pipeline: str
     example: object
     """A row to predict."""
+    answers_rows: bool
+    """Whether it predicts anything of a row."""
     settings: Mapping[str, object]
     scores: Mapping[str, Scores] = field(default_factory=dict)
     """By split."""
@@ -60,11 +62,23 @@ _PIPELINES = ("text-classification", "token-classification", "fill-mask", "text-
 
 
 def _use(facts: CardFacts) -> str:
+    if not facts.answers_rows:
+        return _BASE_USE
     own = _OWN_USE.format(example=repr(facts.example))
     if facts.pipeline not in _PIPELINES:
         return own
     return own + _PIPELINE_USE.format(pipeline=facts.pipeline, example=repr(facts.example))
 
+
+_BASE_USE = """## Use
+
+As a checkpoint to fine-tune from:
+
+```python
+import ftkit
+
+learn = ftkit.classification_learner(data, "path/of/this/folder")
+```"""
 
 _OWN_USE = """## Use
 

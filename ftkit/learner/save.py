@@ -42,6 +42,7 @@ def save(
             limits=task.limits(data.limit),
             pipeline=task.pipeline,
             example=task.example,
+            answers_rows=not task.packs,
             settings={**describe_settings(learn), **(settings or {})},
             scores=scores if scores is not None else _last_scores(learn),
             per_label=per_label or {},

@@ -204,7 +204,10 @@ def _misplaced(
             found = f"{shown} does not occur in {size}"
     elif only is not None:
         found += f"; it occurs once, at {only:,}"
-        remedy = "Give QuestionAnswering(repair=True) to move such answers, or mend the offset."
+        remedy = (
+            "Give QuestionAnswering(repair=True) (command line: --option repair=true) to move such "
+            "answers, or mend the offset."
+        )
     elif start is not None:
         found += "; it occurs more than once"
     return DataError(found, remedy=remedy, column=column)

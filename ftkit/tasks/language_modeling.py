@@ -42,7 +42,6 @@ class LanguageModeling:
     """
 
     name: ClassVar[str] = "language_modeling"
-    pipeline: ClassVar[str] = "fill-mask"
     example: ClassVar[str] = "A text"
     generates: ClassVar[bool] = False
     packs: ClassVar[bool] = True
@@ -72,6 +71,11 @@ class LanguageModeling:
                 "whole_words has no meaning for a causal model", remedy="Leave it out."
             )
 
+    @property
+    def pipeline(self) -> str:
+        """Masked models fill masks, causal ones go on with a text."""
+        return "text-generation" if self.kind == "causal" else "fill-mask"
+
     # Schema and labels
 
     def columns(self) -> tuple[Column, ...]:
@@ -100,6 +104,14 @@ class LanguageModeling:
             saved = config.architectures or []
             is_causal = masked is None or (causal in saved and masked not in saved)
             kind = "causal" if is_causal else "masked"
+        is_decoder_alone = causal in (config.architectures or [])
+        if kind == "causal" and config.is_encoder_decoder and not is_decoder_alone:
+            raise CheckpointError(
+                f"this {config.model_type} is an encoder-decoder, which has no head for language "
+                "modelling",
+                remedy="Use an encoder such as BERT or a decoder such as GPT-2, or train it for "
+                "summarization or translation.",
+            )
         fitted = replace(self, kind=kind)
         if kind == "causal" and _sees_ahead(config, has_masked_head=masked is not None):
             raise CheckpointError(

@@ -107,18 +107,17 @@ def test_max_length_travels(make_learner, tmp_path):
 def test_label_names_stay_in_their_cells():
     label = "sales | returns\n(old)"
     facts = CardFacts(
-        *(
-            "minilm",
-            "classification",
-            (label, "b"),
-            {"train": 2},
-            {},
-            64,
-            ("Texts",),
-            "text-classification",
-            "A",
-            {},
-        ),
+        checkpoint="minilm",
+        task="classification",
+        labels=(label, "b"),
+        rows={"train": 2},
+        truncated={},
+        limit=64,
+        limits=("Texts",),
+        pipeline="text-classification",
+        example="A",
+        answers_rows=True,
+        settings={},
         scores={"test": {"accuracy": 1.0}},
         per_label={label: {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}},
     )
