@@ -21,10 +21,10 @@ def test_recipe_trains_saves_and_predicts(
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
 
-    evaluation = recipe.main(output="runs/entities", epochs=2, limit=320)
+    evaluation = recipe.main(output="runs/entities", epochs=4, limit=240)
 
     printed = capsys.readouterr().out
-    assert evaluation.rows == 320
+    assert evaluation.rows == 240
     # Whole entities of seven labels; answering nothing scores 0.
     assert evaluation.scores["f1"] > 0.2
     assert (tmp_path / "runs" / "entities" / "task.json").exists()
