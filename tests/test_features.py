@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
+from ftkit.errors import DataError
 from ftkit.features import (
+    ColumnRows,
     Padding,
     from_arrays,
+    input_columns,
     named_labels,
     prepare_rows,
     slice_arrays,
     stack_arrays,
 )
-from ftkit.tasks import Classification
+from ftkit.tasks import NER, Classification
 
 pytestmark = pytest.mark.unit
 PADDING = Padding({"input_ids": 9, "token_type_ids": 3}, "right")
@@ -212,3 +215,21 @@ def test_a_missing_label_stays_missing():
     assert named_labels({"label": [None, 1]}, {"label": ClassLabel(names=["a", "b"])}) == {
         "label": [None, "b"]
     }
+
+
+def test_rows_of_columns_are_made_when_asked_for():
+    rows = ColumnRows({"text": ["a", "b", "c"], "label": [1, 2, 3]}, [2, 0])
+    assert len(rows) == 2
+    assert list(rows) == [{"text": "c", "label": 3}, {"text": "a", "label": 1}]
+    assert list(rows[1:]) == [{"text": "a", "label": 1}]
+
+
+def test_words_are_taken_where_a_task_reads_them():
+    task = NER(labels=("O", "B-x", "I-x"))
+    assert input_columns([{"tokens": ["a", "b"]}], task) == {"tokens": [["a", "b"]]}
+    assert input_columns(["a b"], task) == {"text": ["a b"]}
+    with pytest.raises(DataError, match=r"row 3.*found \['a', 5\] where a list of words") as caught:
+        input_columns([{"tokens": ["a"]}, {"tokens": ["a", 5]}], task, first=1)
+    assert caught.value.column == "tokens"
+    with pytest.raises(DataError, match="found nothing where a text should be"):
+        input_columns([{"words": "a"}], task)

@@ -1,6 +1,7 @@
 """A task's scores as fastai metrics: right over a pass, gathered once, deciding on validation."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 import ftkit
 from ftkit.learner.metrics import TaskScores, task_metrics
-from ftkit.tasks import Classification
+from ftkit.tasks import Classification, Summarization
 
 
 class Pass:
@@ -112,3 +113,33 @@ def test_own_metrics_take_their_place(make_learner):
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_predicting_one_row_warns_of_nothing(fitted):
     assert fitted.predict("my refund invoice is late")[0] in ("billing", "delivery")
+
+
+class Written(Pass):
+    """A validation batch of a task that generates: the model counts what it is asked for."""
+
+    def __init__(self, rows, total, epoch, n_epoch):
+        super().__init__(torch.zeros(len(rows), 1, 4), torch.tensor([[5]] * len(rows)))
+        self.xb = ({"row": torch.tensor(rows)},)
+        self.epoch, self.n_epoch, self.asked = epoch, n_epoch, []
+        self.dl.dataset = range(total)
+        self.dl.rows_of = lambda inputs: [{"text": "a b", "summary": "b"} for _ in inputs["row"]]
+        self.model = type("Model", (), {"answer": lambda model, inputs: self.answer(inputs)})()
+
+    def answer(self, inputs):
+        self.asked += inputs["row"].tolist()
+        return torch.full((len(inputs["row"]), 1), 5)
+
+
+def test_summaries_are_written_for_some_rows_in_some_epochs(tiny_tokenizer):
+    task = Summarization(validate_rows=6, validate_every=2)
+    asked = []
+    for epoch in range(5):
+        scores = TaskScores(task, tiny_tokenizer("t5"))
+        batch = Written(list(range(20)), 20, epoch, 5)
+        scores.add(batch)
+        asked.append(batch.asked)
+        assert math.isnan(scores.values()["rouge1"]) == (not batch.asked)
+    # Every second epoch, the last among them, and the same six rows each time.
+    assert [len(each) for each in asked] == [6, 0, 6, 0, 6]
+    assert asked[0] == asked[2] == asked[4]

@@ -5,7 +5,7 @@ import torch
 
 from ftkit.model import module as rooms
 from ftkit.model.module import TextModel
-from ftkit.tasks import Classification
+from ftkit.tasks import Classification, Summarization
 
 HEAD = "ForSequenceClassification"
 TASK = Classification(kind="single", labels=("a", "b", "c"))
@@ -109,3 +109,39 @@ def test_autocast_computes_in_the_type_asked_for(model, monkeypatch):
     assert not torch.equal(half, full)
     torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("architecture", ["t5", "bart"])
+def test_labels_become_what_the_decoder_reads(tiny_model, architecture):
+    model = TextModel(tiny_model(architecture, "ForConditionalGeneration"), Summarization()).eval()
+    labels = torch.tensor([[9, 8, 7], [6, 5, -100]])
+    batch = batch_of(3, 12)
+    seen = []
+    handle = model.hf_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True
+    )
+    with torch.no_grad():
+        ours = model({**batch, "labels": labels})
+        handle.remove()
+        theirs = model.hf_model(**batch, labels=labels).logits
+    assert "labels" not in seen[0]
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_reading_heads_logits_stand_beside_each_other(tiny_model):
+    hf_model = tiny_model("bert", "ForQuestionAnswering")
+    model = TextModel(hf_model, TASK).eval()
+    batch = batch_of(3, 12)
+    with torch.no_grad():
+        found, theirs = model(batch), hf_model(**batch)
+    torch.testing.assert_close(found[..., 0], theirs.start_logits)
+    torch.testing.assert_close(found[..., 1], theirs.end_logits)
+
+
+def test_a_task_that_generates_answers_with_token_ids(tiny_model):
+    model = TextModel(tiny_model("t5", "ForConditionalGeneration"), Summarization()).eval()
+    model.hf_model.generation_config.max_new_tokens = 5
+    ids = model.answer({**batch_of(3, 12), "row": torch.arange(2)})
+    assert ids.dtype == torch.long
+    assert ids.shape[0] == 2
+    assert ids.shape[1] <= 6
