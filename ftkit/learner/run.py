@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import platform
 import shutil
 import tomllib
@@ -190,8 +191,17 @@ def _evaluate_and_save(
 
 
 def write_json(content: Any, file: str | Path) -> None:
-    """Write JSON for people and programs."""
-    Path(file).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    """Write JSON for people and programs; a number that is none, such as a mean of nothing, is
+    null there, for JSON has no nan.
+    """
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    Path(file).write_text(text + "\n", "utf-8")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _write_history(learn: TextLearner, file: Path) -> None:

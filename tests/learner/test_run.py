@@ -360,3 +360,11 @@ def test_minilm_on_real_rows(data_dir, minilm, tmp_path):
     )
     metrics = run(settings)
     assert metrics["validation"]["accuracy"] > 0.65
+
+
+def test_what_json_cannot_say_is_null(tmp_path):
+    rooms.write_json(
+        {"test": {"f1": math.nan, "loss": 0.5}, "rows": {"test": 3}}, tmp_path / "m.json"
+    )
+    content = json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)
+    assert content == {"test": {"f1": None, "loss": 0.5}, "rows": {"test": 3}}

@@ -602,7 +602,7 @@ def test_a_bundle_scores_and_predicts_as_the_learner(trained, data):
     flat = {"question": rows["question"], "context": rows["context"]}
     flat["answer"] = ["".join(each["text"]) for each in rows["answers"]]
     assert model.evaluate(flat).scores == pytest.approx(model.evaluate(data["test"]).scores)
-    with pytest.raises(DataError, match='neither a column "answers"'):
+    with pytest.raises(DataError, match='column "answers": there is no such column'):
         model.evaluate({name: flat[name] for name in ("question", "context")})
 
 
