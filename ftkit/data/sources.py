@@ -224,12 +224,15 @@ class _Strata:
         if self.label is None:
             return [None] * table.num_rows
         values: list[Any] = table.column(self.label).to_pylist()
-        return [float(value) for value in values] if self.is_number else values
+        if self.is_number:
+            return [float(value) for value in values]
+        return [sorted(_kinds(value)) if isinstance(value, list) else value for value in values]
 
 
 def _strata(parts: Mapping[str, Part], task: Task) -> _Strata:
     """`task` knows its labels: numbers of a task without label names are measures, not classes."""
-    label = next((column.name for column in task.columns() if column.kind == "label"), None)
+    names = [column.name for column in task.columns() if column.kind == "label"]
+    label = next((name for name in names if name in parts["train"].table.column_names), None)
     if label is None:
         return _Strata(None, False)
     kind = parts["train"].table.schema.field(label).type
@@ -281,6 +284,11 @@ def _limit(parts: Mapping[str, Part], strata: _Strata, limit: int, seed: int) ->
             drawn = (label for label, is_kept in zip(labels, is_drawn, strict=True) if is_kept)
             known = {name for label in drawn for name in _names(label)}
     return limited
+
+
+def _kinds(labels: list[Any]) -> set[Any]:
+    """The labels that a list names, once each: of words, of entities, or of the row itself."""
+    return {each.get("label") if isinstance(each, dict) else each for each in labels}
 
 
 def _names(label: Any) -> list[Any]:

@@ -142,8 +142,8 @@ class NER:
         return (
             Column("text", "text", is_required=False),
             Column("tokens", "tokens", is_required=False, aliases=("words",)),
-            Column("tags", "target", is_required=False, aliases=("ner_tags", "labels")),
-            Column("entities", "target", is_required=False, aliases=("spans",)),
+            Column("tags", "label", is_required=False, aliases=("ner_tags", "labels")),
+            Column("entities", "label", is_required=False, aliases=("spans",)),
         )
 
     # Labels

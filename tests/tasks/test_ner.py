@@ -12,6 +12,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
+from ftkit.data.sources import load_data
 from ftkit.errors import DataError, FtkitWarning, SettingError
 from ftkit.features import IGNORED, Padding, prepare_rows
 from ftkit.spans import entities_of_tags, join_words, split_words
@@ -79,8 +80,8 @@ def test_columns():
     assert [(c.name, c.kind, c.is_required, c.aliases) for c in NER().columns()] == [
         ("text", "text", False, ()),
         ("tokens", "tokens", False, ("words",)),
-        ("tags", "target", False, ("ner_tags", "labels")),
-        ("entities", "target", False, ("spans",)),
+        ("tags", "label", False, ("ner_tags", "labels")),
+        ("entities", "label", False, ("spans",)),
     ]
 
 
@@ -647,3 +648,20 @@ def test_every_word_of_a_public_set_has_its_tag(data_dir, tiny_tokenizer):
     assert tags == rows["ner_tags"]
     found = sum(len(entities_of_tags(row)) for row in tags)
     assert found == sum(tag.startswith("B-") for tag in itertools.chain(*rows["ner_tags"]))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("by", ["tags", "entities"])
+def test_a_validation_split_takes_no_type_away_from_train(by):
+    rows = []
+    for i in range(40):
+        kind = "rare" if i == 7 else "usual"
+        if by == "tags":
+            rows.append({"tokens": ["Ann", "ran"], "tags": [f"B-{kind}", "O"]})
+        else:
+            rows.append({"text": "Ann ran", "entities": [entity(0, 3, kind)]})
+    for seed in range(8):
+        with pytest.warns(FtkitWarning, match="stratified by label"):
+            data = load_data(rows, "ner", valid=0.5, seed=seed)
+        assert len(data["validation"]) >= 10
+        assert "rare" in str(data["train"][:])
