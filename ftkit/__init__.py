@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ftkit.data.sources import load_data
     from ftkit.errors import FtkitError
     from ftkit.inference import load_model, zero_shot
+    from ftkit.learner.best import KeepBest
     from ftkit.learner.build import (
         classification_learner,
         finetune_learner,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         translation_learner,
     )
     from ftkit.learner.callbacks import Accumulate
+    from ftkit.learner.resume import Checkpoints
     from ftkit.learner.save import save
     from ftkit.tasks import (
         NER,
@@ -37,8 +39,10 @@ __version__ = "0.1.0"
 __all__ = [
     "NER",
     "Accumulate",
+    "Checkpoints",
     "Classification",
     "FtkitError",
+    "KeepBest",
     "LanguageModeling",
     "QuestionAnswering",
     "Summarization",
@@ -58,8 +62,10 @@ __all__ = [
 
 _HOMES = {
     "Accumulate": "ftkit.learner.callbacks",
+    "Checkpoints": "ftkit.learner.resume",
     "Classification": "ftkit.tasks",
     "FtkitError": "ftkit.errors",
+    "KeepBest": "ftkit.learner.best",
     "LanguageModeling": "ftkit.tasks",
     "NER": "ftkit.tasks",
     "QuestionAnswering": "ftkit.tasks",

@@ -9,16 +9,23 @@ with warnings.catch_warnings():
     # fastai scripts functions at import, which torch calls deprecated.
     warnings.simplefilter("ignore", FutureWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
-    # Imported for its patches of Learner: fit_one_cycle, fine_tune, lr_find.
-    from fastai.callback import schedule as _schedule  # noqa: F401
-    from fastai.callback.core import Callback, CancelBatchException
+    from fastai.callback.core import (
+        Callback,
+        CancelBatchException,
+        CancelEpochException,
+        CancelFitException,
+    )
     from fastai.callback.fp16 import MixedPrecision
     from fastai.callback.progress import ProgressCallback
+
+    # Patches Learner too: fit_one_cycle, fine_tune, lr_find.
+    from fastai.callback.schedule import LRFinder, ParamScheduler
+    from fastai.callback.tracker import TrackerCallback
     from fastai.data.core import DataLoaders, TfmdDL
     from fastai.data.transforms import CategoryMap
     from fastai.imports import noop
     from fastai.interpret import plot_top_losses
-    from fastai.learner import Learner, Metric, load_learner
+    from fastai.learner import Learner, Metric, Recorder, load_learner
     from fastai.optimizer import OptimWrapper, detuplify_pg, set_item_pg
     from fastai.torch_core import set_seed, to_detach
     from fastcore.foundation import L
@@ -26,15 +33,21 @@ with warnings.catch_warnings():
 __all__ = [
     "Callback",
     "CancelBatchException",
+    "CancelEpochException",
+    "CancelFitException",
     "CategoryMap",
     "DataLoaders",
     "L",
+    "LRFinder",
     "Learner",
     "Metric",
     "MixedPrecision",
     "OptimWrapper",
+    "ParamScheduler",
     "ProgressCallback",
+    "Recorder",
     "TfmdDL",
+    "TrackerCallback",
     "detuplify_pg",
     "load_learner",
     "noop",

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ftkit import __version__
@@ -53,9 +55,9 @@ def _run(options: argparse.Namespace) -> int:
         place = f": {error.filename}" if error.filename else ""
         print(f"ftkit: {error.strerror or error}{place}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("ftkit: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        print(f"ftkit: {str(stopped) or 'stopped'}", file=sys.stderr)
+        return 128 + int(getattr(stopped, "signum", signal.SIGINT))
     return 0
 
 
@@ -112,6 +114,11 @@ def _add_train(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="an option of the task, such as stride=64; may be repeated",
     )
+    add("--keep-best", metavar="METRIC", help="end with the epoch that is best by it")
+    add("--patience", type=int, metavar="N", help="stop after N epochs without a better one")
+    add("--save-steps", type=int, metavar="N", help="write the training state every N steps")
+    add("--save-minutes", type=float, metavar="X", help="and every X minutes (10)")
+    add("--resume", action="store_true", help="go on with the run in --output, if it was stopped")
     add("--new-head", action="store_true", default=None, help="drop the checkpoint's own labels")
 
 
@@ -146,22 +153,27 @@ def _train(options: argparse.Namespace) -> None:
     given = {
         name: value
         for name, value in vars(options).items()
-        if value is not None and name not in ("command", "config", "option")
+        if value is not None and name not in ("command", "config", "option", "resume")
     }
     if options.option:
         given["options"] = parse_options(options.option)
     if "columns" in given:
         given["columns"] = parse_columns(given["columns"])
+    is_stopped = (
+        options.resume and "output" in given and Path(given["output"], "run.toml").is_file()
+    )
     missing = [name for name in ("task", "data", "checkpoint", "output") if name not in given]
-    if missing and not options.config:
+    if missing and not (options.config or is_stopped):
         raise SettingError(
             f"missing: {', '.join(name if name == 'task' else f'--{name}' for name in missing)}",
             remedy="Give them, or --config RUN.TOML.",
         )
     from ftkit.learner.run import RunSettings, run
 
-    settings = RunSettings.read(options.config, **given) if options.config else RunSettings(**given)
-    metrics = run(settings)
+    if options.config:
+        given = vars(RunSettings.read(options.config, **given))
+    settings = RunSettings.resumed(**given) if is_stopped else RunSettings(**given)
+    metrics = run(settings, resume=options.resume)
     for split in ("validation", "test"):
         if split in metrics:
             scores = "  ".join(f"{name} {value:.4f}" for name, value in metrics[split].items())

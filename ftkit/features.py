@@ -6,6 +6,7 @@ here, so that they agree.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,16 @@ class Features:
     def count_cut(self) -> int:
         """Rows with tokens that stand in none of their windows."""
         return int((self.rows["n_cut"] > 0).sum())
+
+    def fingerprint(self) -> str:
+        """A hash of every value, the same for the same rows prepared in the same way."""
+        digest = hashlib.sha256()
+        flat = {name: values for name, (values, _) in self.sequences.items()}
+        for name, values in {**self.tokens, **self.rows, **flat}.items():
+            digest.update(name.encode() + str(values.shape).encode())
+            digest.update(np.ascontiguousarray(values).data)
+        digest.update(self.window_offsets.data)
+        return digest.hexdigest()[:32]
 
     def fill(
         self,

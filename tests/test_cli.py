@@ -137,6 +137,8 @@ def test_config_repeats_a_run(trained, tmp_path, capsys):
         ("--columns text=body,label=a+b", {"columns": {"text": "body", "label": ["a", "b"]}}),
         ("--group customer", {"group": "customer"}),
         ("--new-head", {"new_head": True}),
+        ("--keep-best accuracy --patience 3", {"keep_best": "accuracy", "patience": 3}),
+        ("--save-steps 50 --save-minutes 2.5", {"save_steps": 50, "save_minutes": 2.5}),
     ],
 )
 def test_every_option_reaches_its_setting(arguments, monkeypatch, option, expected):
@@ -145,7 +147,8 @@ def test_every_option_reaches_its_setting(arguments, monkeypatch, option, expect
 
     given = []
 
-    def stop(settings):
+    def stop(settings, resume):
+        assert not resume
         given.append(settings)
         raise SettingError("stopped", remedy="Fine.")
 
@@ -422,6 +425,21 @@ def test_ctrl_c(arguments, tmp_path, monkeypatch, fails):
     assert fails(*arguments, "--output", tmp_path / "run", code=130) == "ftkit: stopped"
 
 
+def test_resume(arguments, tmp_path, capsys, fails):
+    """What it goes on with is the business of tests/learner/test_resume.py and test_run.py."""
+    folder = str(tmp_path / "run")
+    assert "missing: task" in fails("train", "--output", folder, "--resume")
+    assert main([*arguments, "--output", folder, "--resume"]) == 0  # the first time, it begins
+    before = capsys.readouterr().out.splitlines()
+    for again in (["train"], [*arguments, "--epochs", "1"]):
+        assert main([*again, "--output", folder, "--resume"]) == 0
+        assert capsys.readouterr().out.splitlines() == before[-3:]
+    said = fails(*arguments, "--output", folder, "--resume", "--seed", "7")
+    assert said.startswith("ftkit: seed is 7, and was 42")
+    config = ["train", "--config", f"{folder}/run.toml", "--output", folder, "--resume"]
+    assert main(config) == 0
+
+
 # Processes
 
 _FTKIT = [sys.executable, "-c", "import sys; from ftkit.cli import main; sys.exit(main())"]
@@ -441,6 +459,24 @@ def test_help_imports_nothing_heavy():
         assert done.stdout
         heavy = {"torch", "transformers", "fastai", "datasets", "numpy", "pandas", "tomli_w"}
         assert not heavy & set(eval(done.stderr))
+
+
+def test_sigterm_is_survived(arguments, tmp_path, fails):
+    command = [*_FTKIT, *arguments, "--output", str(tmp_path / "run"), "--epochs", "100000"]
+    with (tmp_path / "said").open("w") as log:
+        long = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 240
+        while (tmp_path / "said").read_text().count("\n") < 3:  # in its second epoch
+            assert long.poll() is None, (tmp_path / "said").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        long.terminate()
+        assert long.wait() == 128 + signal.SIGTERM
+    last = (tmp_path / "said").read_text().splitlines()[-1]
+    assert last.startswith("ftkit: stopped after")
+    assert last.endswith(f"Go on with: ftkit train --output {tmp_path / 'run'} --resume")
+    said = fails(*arguments, "--output", tmp_path / "run")
+    assert "holds a run that was stopped" in said
 
 
 def test_a_killed_run_is_started_anew_by_the_same_command(arguments, tmp_path, capsys):

@@ -147,6 +147,7 @@ class TextLoader(TfmdDL):
         self.max_tokens, self.seed = max_tokens, seed
         self.epoch = 0
         """Passes finished; each shuffles anew."""
+        self._start: tuple[int, Mapping[str, Any] | None] = 0, None
         self._cuts: tuple[int, list[int]] | None = None
         self._padding = Padding.of(dataset.tokenizer)
         # What training draws: words to mask, windows of a row with more than a batch may hold.
@@ -174,13 +175,32 @@ class TextLoader(TfmdDL):
 
     def get_idxs(self) -> list[int]:
         """Row numbers in the order of this epoch; consecutive ones make the batches."""
-        batches = self._batches(self.epoch)
+        (first, drawn), self._start = self._start, (0, None)
+        batches = self._batches(self.epoch)[first:]
         if self._rng is not None:
             # Anew each time, so that looking at a batch changes nothing.
             self._rng = np.random.default_rng([self.seed, self.epoch])
+            if drawn is not None:
+                self._rng.bit_generator.state = drawn
         self._cuts = (sum(map(len, batches)), [len(batch) for batch in batches])
         order: list[int] = np.concatenate(batches).tolist() if batches else []
         return order
+
+    def start_at(
+        self, epoch: int, batch: int = 0, random_state: Mapping[str, Any] | None = None
+    ) -> None:
+        """Begin the next pass at a batch of an epoch, drawing on from `random_state`."""
+        self.epoch, self._start = epoch, (batch, random_state)
+
+    @property
+    def first_batch(self) -> int:
+        """The batch that the next pass begins at; 0 but where `start_at` says otherwise."""
+        return self._start[0]
+
+    @property
+    def random_state(self) -> Mapping[str, Any] | None:
+        """Where the generator of this pass stands, for `start_at`."""
+        return None if self._rng is None else self._rng.bit_generator.state
 
     def sample(self) -> list[int]:
         """What `get_idxs` gave: without workers there is nothing to share out."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftkit._fastai import Learner, ProgressCallback
+from ftkit._fastai import ProgressCallback
 from ftkit.data.loaders import TextLoaders, text_loaders
 from ftkit.data.sources import load_data
 from ftkit.errors import SettingError
@@ -17,6 +17,7 @@ from ftkit.learner.callbacks import History, ProgressLines, SeedEachFit, shows_b
 from ftkit.learner.metrics import TaskScores, task_metrics
 from ftkit.learner.optimizer import GroupedAdamW
 from ftkit.learner.precision import ChosenPrecision
+from ftkit.learner.resume import ResumableLearner
 from ftkit.model.checkpoint import open_checkpoint
 from ftkit.model.device import Precision, autocast_dtype, default_device
 from ftkit.model.groups import layer_groups
@@ -54,7 +55,7 @@ class TaskLoss:
         return self.scores.trained_task.decide(scores)
 
 
-class TextLearner(Learner):
+class TextLearner(ResumableLearner):
     """A fastai Learner that shows its batches, and whose precision verbs also work on a CPU."""
 
     dls: TextLoaders

@@ -118,6 +118,17 @@ class History(Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         """An epoch each: epoch (from 1, over all fits), highest lr, losses, metrics, seconds."""
+        self.started, self.first_batch = time.perf_counter(), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, and what the epoch begun needs to become one."""
+        seconds = time.perf_counter() - self.started
+        return {"rows": self.rows, "first_batch": self.first_batch, "seconds": seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.rows, self.first_batch = state["rows"], state["first_batch"]
+        self.started = time.perf_counter() - state["seconds"]
 
     def before_epoch(self) -> None:
         """Note the time."""

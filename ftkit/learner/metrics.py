@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,17 @@ class TaskScores:
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:most]
         return torch.isin(numbers, drawn.to(numbers.device)).nonzero()[:, 0]
 
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The options of the task that the last pass over the validation rows chose."""
+        task: Any = self.task
+        pairs = {each.name: getattr(self.trained_task, each.name) for each in fields(task)}
+        return {name: value for name, value in pairs.items() if value != getattr(task, name)}
+
+    def choose(self, options: Mapping[str, Any]) -> None:
+        """Take options that an earlier pass chose."""
+        self.trained_task = replace(self.task, **options)  # type: ignore[type-var]
+
     def reset(self) -> None:
         """Start a pass."""
         self._is_empty = True
@@ -71,8 +83,7 @@ class TaskScores:
                 return dict.fromkeys(self.task.metric_names, math.nan)
             self._computed = self.metrics.compute()
             if self._decides:
-                chosen = self.metrics.chosen()
-                self.trained_task = replace(self.task, **chosen)  # type: ignore[type-var]
+                self.choose(self.metrics.chosen())
         return self._computed
 
 

@@ -1,6 +1,6 @@
 """A whole run from settings to a run directory: what `ftkit train` does.
 
-DIR/run.toml  metrics.json  history.csv  model/
+DIR/run.toml  metrics.json  history.csv  model/, and checkpoints/ until it is finished
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import tomllib
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ import tomli_w
 
 from ftkit.data.sources import load_data
 from ftkit.errors import FtkitWarning, SettingError
+from ftkit.learner.best import KeepBest
 from ftkit.learner.build import TextLearner, default_lr, finetune_learner
 from ftkit.learner.callbacks import Accumulate
+from ftkit.learner.resume import Checkpoints
 from ftkit.learner.save import count_truncated, predictor, save
 from ftkit.model.device import Precision
 from ftkit.task import Task
@@ -31,7 +33,9 @@ from ftkit.tasks import get_task, with_options
 
 _PACKAGES = ("ftkit", "torch", "transformers", "fastai", "datasets", "tokenizers", "numpy")
 _EVALUATED = ("validation", "test")
-_OURS = ("run.toml", "history.csv", "metrics.json", "model")
+_OURS = ("run.toml", "history.csv", "metrics.json", "model", "checkpoints")
+# Settings that a resumed run may change: nothing that it ends with depends on them.
+_FREE = {"save_steps", "save_minutes"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class RunSettings:
     """Column whose groups stay on one side where a validation split is made."""
     new_head: bool = False
     """Train a new head on a checkpoint that was fine-tuned for other labels."""
+    keep_best: str | None = None
+    """The metric whose best epoch gives the weights; None takes those of the last epoch."""
+    patience: int | None = None
+    """Epochs without a better one, by `keep_best` or else the loss, after which training ends."""
+    save_steps: int | None = None
+    """Optimizer steps after which the training state is written; None leaves it to the minutes."""
+    save_minutes: float = 10
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further options of the task, by name."""
 
@@ -102,24 +113,72 @@ class RunSettings:
                 remedy="Give the run.toml of a run directory.",
             ) from None
 
+    @classmethod
+    def resumed(cls, output: str, **given: Any) -> RunSettings:
+        """The settings of the run in `output`, which `given` may repeat but not change, save how
+        often its state is written. Where other versions wrote it, a warning says so.
+
+        Raises SettingError for one that differs.
+        """
+        file = Path(output) / "run.toml"
+        # The folder may have moved since.
+        begun = cls.read(file, output=output)
+        now = replace(begun, **given)
+        for name in given.keys() - _FREE:
+            before, after = getattr(begun, name), getattr(now, name)
+            if before != after:
+                raise SettingError(
+                    f'{name} is {after}, and was {before} in the run in "{output}"',
+                    remedy="Resume with the same settings, or give another --output.",
+                )
+        written = tomllib.loads(file.read_text(encoding="utf-8")).get("versions", {})
+        versions = _versions()
+        moved = [
+            f"{name} was {then}" for name, then in written.items() if then != versions.get(name)
+        ]
+        if moved:
+            warnings.warn(
+                f"other versions began this run ({', '.join(moved)}): it goes on, though not bit "
+                "for bit",
+                FtkitWarning,
+                stacklevel=2,
+            )
+        return now
+
     def write(self, file: Path) -> None:
         """Write a run.toml: the settings, and the versions that they ran with."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
-        versions = {name: version(name) for name in _PACKAGES}
-        text = tomli_w.dumps(
-            {"run": given, "versions": {"python": platform.python_version(), **versions}}
-        )
+        text = tomli_w.dumps({"run": given, "versions": _versions()})
         file.write_text(text, encoding="utf-8")
 
 
-def run(settings: RunSettings) -> dict[str, Any]:
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **packages}
+
+
+def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
     """Train, evaluate and save; returns what it writes to metrics.json.
 
+    With `resume` it goes on from the newest training state that it finds whole, or begins where
+    there is none; a run that is finished is left as it is.
+
     Raises DataError, CheckpointError or SettingError for what cannot work; nothing is written
-    before the data, the checkpoint and the settings were found to fit.
+    before the data, the checkpoint and the settings were found to fit. SIGTERM and Ctrl-C raise
+    TrainingStopped, after the state was written.
     """
     output = Path(settings.output)
-    _check_output(output)
+    if resume and (output / "metrics.json").exists():
+        finished: dict[str, Any] = json.loads((output / "metrics.json").read_text("utf-8"))
+        return finished
+    _check_output(output, resume)
+    checkpoints = Checkpoints(
+        output / "checkpoints",
+        every=settings.save_steps,
+        minutes=settings.save_minutes,
+        resume=resume,
+    )
+    checkpoints.remedy = f"Go on with: ftkit train --output {output} --resume"
     task = settings.chosen_task()
     data = load_data(
         settings.data,
@@ -138,6 +197,7 @@ def run(settings: RunSettings) -> dict[str, Any]:
         seed=settings.seed,
         new_head=settings.new_head,
         path=output,
+        cbs=[checkpoints],
     )
     output.mkdir(parents=True, exist_ok=True)
     for litter in output.glob(".model-*"):
@@ -145,13 +205,17 @@ def run(settings: RunSettings) -> dict[str, Any]:
     settings.write(output / "run.toml")
     fit(learn, settings)
     _write_history(learn, output / "history.csv")
-    return _evaluate_and_save(learn, data, output, settings)
+    metrics = _evaluate_and_save(learn, data, output, settings)
+    shutil.rmtree(checkpoints.folder, ignore_errors=True)
+    return metrics
 
 
 def fit(learn: TextLearner, settings: RunSettings) -> None:
     """Train as the settings say: one cycle, after the head alone where epochs are given for it."""
     if settings.accumulate > 1:
         learn.add_cb(Accumulate(settings.accumulate))
+    if settings.keep_best or settings.patience:
+        learn.add_cb(KeepBest(settings.keep_best or "valid_loss", patience=settings.patience))
     lr = settings.lr or default_lr(learn.model)
     if settings.freeze_epochs:
         learn.freeze()
@@ -211,7 +275,7 @@ def _write_history(learn: TextLearner, file: Path) -> None:
         writer.writerows(learn.history.rows)
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, resume: bool) -> None:
     """Refuse a folder with anything in it but what an unfinished run left."""
     if not output.exists():
         return
@@ -229,7 +293,12 @@ def _check_output(output: Path) -> None:
             f'"{output}" holds other files ({", ".join(foreign[:3])})',
             remedy="Give an --output that does not exist yet.",
         )
-    if found:
+    if found and not resume:
+        if any((output / "checkpoints").glob("*")):
+            raise SettingError(
+                f'"{output}" holds a run that was stopped',
+                remedy="Go on with it by --resume, or remove that folder.",
+            )
         warnings.warn(
             f'"{output}" holds an unfinished run, which is started anew',
             FtkitWarning,

@@ -3,17 +3,23 @@
 import csv
 import json
 import math
+import os
+import re
+import signal
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
 import ftkit
 from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError
 from ftkit.learner import run as rooms
+from ftkit.learner.callbacks import Accumulate
+from ftkit.learner.resume import TrainingStopped
 from ftkit.learner.run import RunSettings, run
 
 
@@ -60,8 +66,8 @@ def run_it(settings, tmp_path, monkeypatch):
 
     monkeypatch.setattr(rooms, "fit", spy)
 
-    def go(**changes):
-        metrics = run(replace(settings, output=str(tmp_path / "run"), **changes))
+    def go(*, output="run", resume=False, **changes):
+        metrics = run(replace(settings, output=str(tmp_path / output), **changes), resume=resume)
         return learners[-1], metrics
 
     return go
@@ -342,9 +348,68 @@ def test_a_run_that_fails_while_saving_is_unfinished(run_it, tmp_path, monkeypat
         with pytest.raises(OSError, match="No space left"):
             run_it(limit=12)
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["history.csv", "run.toml"]
-    with pytest.warns(FtkitWarning, match="unfinished run"):
+    assert names == ["checkpoints", "history.csv", "run.toml"]
+    with pytest.raises(SettingError, match=r"holds a run that was stopped.*--resume"):
         run_it(limit=12)
+    _, metrics = run_it(resume=True, limit=12)
+    assert metrics["rows"]["train"] == 12
+
+
+# Going on
+
+
+def test_a_stopped_run_goes_on(run_it, settings, tmp_path, monkeypatch):
+    changes = {"epochs": 2, "freeze_epochs": 1, "accumulate": 2, "keep_best": "accuracy"}
+    whole, _ = run_it(output="whole", **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(Accumulate, "after_loss", stop_at(8))
+        with pytest.raises(TrainingStopped, match=r"Go on with: ftkit train --output .* --resume"):
+            run_it(**changes)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "run.toml"]
+    again = RunSettings.resumed(output=str(tmp_path / "run"), epochs=2, save_minutes=3)
+    assert (again.freeze_epochs, again.save_minutes) == (1, 3)
+    learn, metrics = run_it(resume=True, **changes)
+    pairs = zip(whole.model.parameters(), learn.model.parameters(), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
+    files = [tmp_path / name / "history.csv" for name in ("whole", "run")]
+    one, two = (list(csv.DictReader(file.open())) for file in files)
+    assert [{**row, "seconds": 0} for row in one] == [{**row, "seconds": 0} for row in two]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert run(again, resume=True) == metrics  # a finished run is left as it is
+
+
+def stop_at(n):
+    """`Accumulate.after_loss` with a SIGTERM at the n-th batch."""
+    real, left = Accumulate.after_loss, [n]
+
+    def after_loss(self):
+        real(self)
+        left[0] -= self.training
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return after_loss
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"epochs": 9},
+        {"lr": 1e-3},
+        {"columns": {"text": "b"}},
+        {"options": {"label_smoothing": 0.1}},
+    ],
+)
+def test_what_a_resumed_run_may_not_change(first, changed):
+    with pytest.raises(SettingError, match=f"{next(iter(changed))} is .*, and was"):
+        RunSettings.resumed(output=str(first[0]), **changed)
+
+
+def test_other_versions_are_said(first, tmp_path):
+    text = (first[0] / "run.toml").read_text()
+    (tmp_path / "run.toml").write_text(re.sub(r'torch = ".*"', 'torch = "1.13"', text))
+    with pytest.warns(FtkitWarning, match=r"torch was 1.13.*not bit for bit"):
+        RunSettings.resumed(output=str(tmp_path))
 
 
 @pytest.mark.slow

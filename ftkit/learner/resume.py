@@ -1,0 +1,473 @@
+"""Exact resume: a fit that was stopped goes on as if nothing had happened.
+
+A script is resumed by running it again. Fits that were done are passed over, the one that was
+stopped begins in the middle, and on a CPU everything ends bit-equal to a run never stopped.
+`state.py` says how a state lies on the disk.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ftkit._fastai import (
+    Callback,
+    CancelEpochException,
+    L,
+    Learner,
+    LRFinder,
+    ParamScheduler,
+    Recorder,
+    TrackerCallback,
+)
+from ftkit.errors import CheckpointError, FtkitWarning, SettingError
+from ftkit.learner.state import WRITING, read_state, write_state
+
+_FORMAT = 1
+_PREFIX = "step-"
+# What fastai's own callbacks remember, by their classes.
+_REMEMBERED: dict[type, tuple[str, ...]] = {
+    Recorder: ("lrs", "iters", "values"),
+    TrackerCallback: ("best", "new_best", "wait"),
+    ParamScheduler: ("hps",),
+}
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """SIGTERM or Ctrl-C ended a fit after its state was written; says where, and how to go on."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+class ResumableLearner(Learner):
+    """A Learner whose fits can begin in the middle, where it has `Checkpoints`."""
+
+    begin_at = 0
+    """The epoch that the next fit begins at."""
+
+    def fit(
+        self,
+        n_epoch: int,
+        lr: Any = None,
+        wd: Any = None,
+        cbs: Any = None,
+        reset_opt: bool = False,
+        start_epoch: int = 0,
+    ) -> None:
+        """As fastai's; a fit that was done before the run was stopped is passed over."""
+        ours = next(iter(self._grab_cbs(Checkpoints)), None)
+        finds_rate = any(isinstance(cb, LRFinder) for cb in _listed(cbs))
+        if ours is None or finds_rate:
+            super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
+        elif not ours.passes_over(n_epoch):
+            with ours.at_work():
+                super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
+
+    def _do_fit(self) -> None:
+        first, self.begin_at = self.begin_at, 0
+        for epoch in range(first, self.n_epoch):
+            self.epoch = epoch
+            self._with_events(self._do_epoch, "epoch", CancelEpochException)
+
+    def all_batches(self) -> None:
+        """Every batch of the loader that is left in this pass."""
+        self.n_iter = len(self.dl)
+        for i, batch in enumerate(self.dl, getattr(self.dl, "first_batch", 0)):
+            self.one_batch(i, batch)
+
+
+class Checkpoints(Callback):
+    """Write the whole training state now and then, and go on from it.
+
+        learn = ftkit.classification_learner(data, "minilm", cbs=Checkpoints("run/checkpoints"))
+        learn.fine_tune(3)
+
+    Stopped, by Ctrl-C, SIGTERM or a power cut, the same script with `resume=True` goes on with
+    the weights, optimizer, schedule, random numbers, order of rows, history and whatever the
+    callbacks with a `state_dict()` remember. The script must be the same: what is passed over is
+    counted in fits. A state that is torn or was altered is passed over, with a warning.
+
+    Where a state cannot be written, on a full disk for one, the run goes on with a warning, and
+    the states before it stay as they were.
+    """
+
+    # After every other callback: what they did with a batch belongs to its state.
+    order = 1000
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        every: int | None = None,
+        minutes: float | None = 10,
+        keep: int = 2,
+        resume: bool = False,
+    ) -> None:
+        """Write into `folder` after `every` optimizer steps, after `minutes`, and after each fit;
+        keep the newest `keep`.
+
+        Raises SettingError for counts below 1, and where the folder holds states and `resume`
+        does not say to go on from them.
+        """
+        for name, least in (("every", 1), ("keep", 1), ("minutes", 0)):
+            value = locals()[name]
+            if value is not None and value < least:
+                raise SettingError(f"{name} is {value}", remedy=f"Give {least} or more.")
+        self.folder, self.every, self.minutes = Path(folder), every, minutes
+        self.keep = keep
+        self.remedy = "Run the same again with resume=True to go on."
+        """What one who stopped it is told."""
+        self._fit_number = 0
+        self._done: list[dict[str, int]] = []
+        self._steps = 0
+        """Optimizer steps over all fits."""
+        self.is_on = False
+        """Whether a fit goes on that can be resumed, not a validation or a search for a rate."""
+        self._asked: int | None = None
+        """The signal that asked to stop."""
+        self._has_stepped = False
+        self._fingerprint = ""
+        self._drawn: Mapping[str, Any] | None = None
+        """Random numbers to put back."""
+        self._pending: tuple[dict[str, Tensor], Any] | None = None
+        if resume:
+            self._pending = newest_state(self.folder)
+        elif found := _states(self.folder):
+            raise SettingError(
+                f'"{self.folder}" holds the state of an unfinished run ({found[-1].name})',
+                remedy="Go on with it by resume=True, or remove that folder.",
+            )
+
+    # Passing over what was done
+
+    def passes_over(self, n_epoch: int) -> bool:
+        """Whether the fit that is about to begin was done already; counts it."""
+        self._fit_number += 1
+        signature = self._signature(n_epoch)
+        if self._pending is None:
+            self._done.append(signature)
+            return False
+        model, state = self._pending
+        self._check_same(state, signature)
+        self._done.append(signature)
+        if self._fit_number < state["fit"] or state["is_done"]:
+            if self._fit_number == state["fit"]:
+                self._pending = None
+                self._restore(model, state)
+                self.before_batch()
+                self.learn.dls.train.start_at(state["loader"]["epoch"])
+            return True
+        return False
+
+    def _signature(self, n_epoch: int) -> dict[str, int]:
+        """What must be the same when a fit is met again."""
+        if not self.learn.opt:
+            self.learn.create_opt()
+        trained = sum(p.numel() for p in self.learn.model.parameters() if p.requires_grad)
+        return {
+            "epochs": n_epoch,
+            "batches an epoch": len(self.learn.dls.train),
+            "trainable parameters": trained,
+        }
+
+    def _check_same(self, state: Any, signature: Mapping[str, int]) -> None:
+        then = state["fits"][self._fit_number - 1]
+        for name, number in signature.items():
+            if then[name] != number:
+                raise SettingError(
+                    f"fit {self._fit_number} has {number:,} {name}, and had {then[name]:,} in the "
+                    f'run that "{self.folder}" is of',
+                    remedy="Resume with the same data, settings and calls, or train anew.",
+                )
+        if state["data"] != self._of_data():
+            raise SettingError(
+                f'the rows are not those of the run that "{self.folder}" is of',
+                remedy="Resume with the same data, or train anew in another folder.",
+            )
+
+    def _of_data(self) -> str:
+        """A fingerprint of the tokenised rows that are trained on."""
+        if not self._fingerprint:
+            self._fingerprint = self.learn.dls.train.dataset.features.fingerprint()
+        return self._fingerprint
+
+    # Events
+
+    def before_fit(self) -> None:
+        """Say at which epoch a stopped fit goes on."""
+        self._written_at = time.monotonic()
+        self._has_stepped = False
+        if self.is_on and self._pending is not None:
+            self.learn.begin_at = self._pending[1]["epoch"]
+
+    def before_train(self) -> None:
+        """Put everything back as it was, but for the random numbers."""
+        if not self.is_on:
+            return
+        loader = self.learn.dls.train
+        self._loader_epoch = loader.epoch
+        if self._pending is None:
+            return
+        (model, state), self._pending = self._pending, None
+        at = state["loader"]
+        self._loader_epoch = at["epoch"]
+        loader.start_at(at["epoch"], state["batch"], at["random"])
+        self._restore(model, state)
+
+    def before_batch(self) -> None:
+        """Put the random numbers back: torch draws some where a loader begins to iterate."""
+        if self._drawn is not None:
+            set_random_state(self._drawn)
+            self._drawn = None
+
+    def after_train(self) -> None:
+        """Note the random numbers that validation begins with."""
+        self.before_batch()
+        if self.is_on:
+            self._at_validation = random_state()
+
+    def after_step(self) -> None:
+        """Only between optimizer steps is there nothing half done."""
+        if self.is_on:
+            self._steps += 1
+            self._has_stepped = True
+
+    def after_batch(self) -> None:
+        """Write where it is time, or where a signal asked for it."""
+        if not self.is_on:
+            return
+        if self.training and not self._has_stepped:
+            return
+        if self._asked is not None:
+            self._stop(self._asked, self.write())
+        if not self.training:
+            return
+        self._has_stepped = False
+        is_due = self.every is not None and self._steps % self.every == 0
+        if self.minutes is not None:
+            is_due = is_due or time.monotonic() - self._written_at >= self.minutes * 60
+        if is_due:
+            self.write()
+
+    def after_fit(self) -> None:
+        """Write what the fit ended with, so that it need not be done again."""
+        if self.is_on:
+            self.write(is_done=True)
+
+    # Signals
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """In a fit, and not in a mere validation: take SIGTERM and Ctrl-C as a wish to stop after
+        this step; a second one stops at once.
+        """
+        self.is_on, self._asked = True, None
+        try:
+            if threading.current_thread() is threading.main_thread():
+                with self._asked_by_signals():
+                    yield
+            else:
+                yield
+        finally:
+            self.is_on = False
+        if self._asked is not None:
+            # It came after the last step, and what that ended with is written.
+            self._stop(self._asked, _states(self.folder)[-1])
+
+    @contextmanager
+    def _asked_by_signals(self) -> Iterator[None]:
+        before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+        def ask(signum: int, frame: FrameType | None) -> None:
+            self._asked = signum
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        for each in before:
+            signal.signal(each, ask)
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def _stop(self, signum: int, written: Path | None) -> None:
+        where = f'its state is in "{written}"' if written else "its state could not be written"
+        raise TrainingStopped(
+            f"stopped after {self._steps:,} steps; {where}. {self.remedy}", signum
+        )
+
+    # The state
+
+    def write(self, *, is_done: bool = False) -> Path | None:
+        """Write the state now; returns its folder, or None where that failed, with a warning."""
+        folder = self.folder / f"{_PREFIX}{self._steps:08}"
+        learn, loader = self.learn, self.learn.dls.train
+        state = {
+            "format": _FORMAT,
+            "fits": self._done,
+            "fit": self._fit_number,
+            "is_done": is_done,
+            "epoch": learn.epoch,
+            "batch": learn.iter + 1 if learn.training else len(loader),
+            "step": self._steps,
+            "data": self._of_data(),
+            "loader": {
+                "epoch": loader.epoch if is_done else self._loader_epoch,
+                "random": loader.random_state,
+            },
+            "random": random_state() if learn.training else self._at_validation,
+            "learner": {"pct_train": learn.pct_train, "train_iter": learn.train_iter},
+            "optimizer": _plain(learn.opt.state_dict()),
+            "scaler": learn.scaler.state_dict() if getattr(learn, "scaler", None) else None,
+            "callbacks": {cb.name: found for cb in learn.cbs if (found := _remembered(cb))},
+            "chosen": learn.task_scores.chosen,
+        }
+        try:
+            write_state(folder, _tensors(learn.model), state)
+        except OSError as error:
+            warnings.warn(
+                f'the training state could not be written to "{folder}" '
+                f"({error.strerror or error}); training goes on, older states are kept",
+                FtkitWarning,
+                stacklevel=2,
+            )
+            return None
+        finally:
+            self._written_at = time.monotonic()
+        for old in _states(self.folder)[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return folder
+
+    def _restore(self, model: Mapping[str, Tensor], state: Any) -> None:
+        learn = self.learn
+        current = _tensors(learn.model)
+        if current.keys() != model.keys():
+            raise SettingError(
+                f'"{self.folder}" is of another model', remedy="Resume with the same checkpoint."
+            )
+        with torch.no_grad():
+            for name, tensor in current.items():
+                tensor.copy_(model[name])
+        learn.opt.load_state_dict(state["optimizer"])
+        if state["scaler"] is not None and getattr(learn, "scaler", None) is not None:
+            learn.scaler.load_state_dict(state["scaler"])
+        learn.pct_train = state["learner"]["pct_train"]
+        learn.train_iter = state["learner"]["train_iter"]
+        self._steps = state["step"]
+        for cb in learn.cbs:
+            if cb.name in state["callbacks"]:
+                _remind(cb, state["callbacks"][cb.name])
+        learn.task_scores.choose(state["chosen"])
+        self._drawn = state["random"]
+
+
+def newest_state(folder: Path) -> tuple[dict[str, Tensor], Any] | None:
+    """The newest whole state in a folder: weights and the rest; None where there is none.
+
+    One that is torn or was altered is passed over with a warning that says why. What a killed
+    write left is removed.
+    """
+    for litter in folder.glob(f"{WRITING}*"):
+        shutil.rmtree(litter, ignore_errors=True)
+    for found in reversed(_states(folder)):
+        try:
+            model, state = read_state(found)
+            if state["format"] != _FORMAT:
+                raise CheckpointError(
+                    f'"{found}" has format {state["format"]}, not {_FORMAT}',
+                    remedy="Resume with the ftkit that wrote it.",
+                )
+            return model, state
+        except CheckpointError as error:
+            warnings.warn(f"passed over: {error.found}", FtkitWarning, stacklevel=2)
+    return None
+
+
+def _states(folder: Path) -> list[Path]:
+    """The folders with states, oldest first."""
+    return sorted(folder.glob(f"{_PREFIX}*"))
+
+
+def random_state() -> dict[str, Any]:
+    """Where the generators of python, numpy and torch stand."""
+    state = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put the generators where `random_state` found them."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers; tied ones once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _remembered(cb: Any) -> Any:
+    """What a callback must not forget, None where that is nothing."""
+    # fastai's Callback has an attribute for every method of the Learner: ask the class.
+    if hasattr(type(cb), "state_dict"):
+        return cb.state_dict()
+    for kind, names in _REMEMBERED.items():
+        if isinstance(cb, kind):
+            state = {name: _plain(vars(cb)[name]) for name in names if name in vars(cb)}
+            if isinstance(cb, Recorder):
+                state["losses"] = torch.stack(list(cb.losses)) if cb.losses else None
+                state["smooth"] = (cb.smooth_loss.count, cb.smooth_loss.val)
+            return state
+    return None
+
+
+def _remind(cb: Any, state: Any) -> None:
+    if hasattr(type(cb), "load_state_dict"):
+        cb.load_state_dict(state)
+        return
+    state = dict(state)
+    if isinstance(cb, Recorder):
+        losses = state.pop("losses")
+        cb.losses = [] if losses is None else list(losses.unbind())
+        cb.smooth_loss.count, cb.smooth_loss.val = state.pop("smooth")
+    for name, value in state.items():
+        setattr(cb, name, value)
+
+
+def _plain(value: Any) -> Any:
+    """A value with fastai's lists as lists."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_plain(each) for each in value)
+    return [_plain(each) for each in value] if isinstance(value, (L, list)) else value
+
+
+def _listed(cbs: Any) -> list[Any]:
+    if cbs is None:
+        return []
+    return list(cbs) if hasattr(cbs, "__iter__") else [cbs]
