@@ -1,1 +1,1 @@
-"""What rows are labelled with: labels, entities, answers, texts; read, checked, counted."""
+"""What rows are labelled with: labels, entities, answers, texts; read, checked, counted, learnt."""

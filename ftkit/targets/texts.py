@@ -1,4 +1,4 @@
-"""What tasks that write a text share: ids of texts and targets, the loss, settings, checks.
+"""What tasks that write a text share: ids of texts and targets, settings, checks.
 
 Pure functions over texts, token ids and tensors. Imports `errors`, `features` and `task`;
 `tasks/summarization.py` and `tasks/translation.py` call it.
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
 from ftkit.features import IGNORED
-from ftkit.task import Batch, Reduction
+from ftkit.task import Batch
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -221,29 +220,6 @@ def decode_ids(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     padded = ids.masked_fill(ids < 0, 0 if padding is None else padding)
     texts: list[str] = tokenizer.batch_decode(padded.tolist(), skip_special_tokens=True)
     return [text.strip() for text in texts]
-
-
-# Loss
-
-
-def token_loss(
-    outputs: Tensor, targets: Tensor, label_smoothing: float, reduction: Reduction
-) -> Tensor:
-    """Cross-entropy of logits (rows, tokens, vocabulary) over the label ids that are not -100.
-
-    The mean is over the tokens of the batch, or of each row where reduction is "none".
-    """
-    losses = F.cross_entropy(
-        outputs.flatten(0, 1),
-        targets.flatten(),
-        ignore_index=IGNORED,
-        label_smoothing=label_smoothing,
-        reduction="none",
-    ).view(targets.shape)
-    is_counted = targets != IGNORED
-    if reduction == "mean":
-        return losses.sum() / is_counted.sum().clamp(min=1)
-    return losses.sum(1) / is_counted.sum(1).clamp(min=1)
 
 
 # Settings

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from ftkit.errors import CheckpointError, DataError, SettingError, quoted
 from ftkit.features import IGNORED
+from ftkit.targets.loss import token_loss
 from ftkit.task import Batch, Column, Head, Inputs, Prediction, Reduction, Rows
 
 if TYPE_CHECKING:
@@ -314,13 +315,7 @@ class LanguageModeling:
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy: the mean over the targets of the batch, or of each block."""
-        losses = F.cross_entropy(
-            outputs.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
-        ).view(targets.shape)
-        is_target = targets != IGNORED
-        if reduction == "mean":
-            return losses.sum() / is_target.sum().clamp(min=1)
-        return losses.sum(1) / is_target.sum(1).clamp(min=1)
+        return token_loss(outputs, targets, reduction)
 
     # Metrics
 

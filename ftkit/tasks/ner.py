@@ -41,6 +41,7 @@ from ftkit.targets.entities import (
     types_of_entities,
     types_of_tags,
 )
+from ftkit.targets.loss import token_loss
 from ftkit.targets.tags import TagSet, tags_of_types
 from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
@@ -412,13 +413,7 @@ class NER:
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy: the mean over the words that have a target, or over those of each row."""
-        losses = F.cross_entropy(
-            outputs.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
-        )
-        counted = targets != IGNORED
-        if reduction == "mean":
-            return losses.sum() / counted.sum().clamp(min=1)
-        return losses.sum(1) / counted.sum(1).clamp(min=1)
+        return token_loss(outputs, targets, reduction)
 
     # Metrics
 

@@ -34,6 +34,7 @@ from ftkit.targets.answers import (
     place_answers,
     read_answers,
 )
+from ftkit.targets.loss import mean_of_counted
 from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
 if TYPE_CHECKING:
@@ -379,11 +380,7 @@ class QuestionAnswering:
             _cross_entropy(start, torch.where(holds, first, null))
             + _cross_entropy(end, torch.where(holds, last, null))
         ) / 2
-        counts = is_null.any(-1) & (wanted_start != IGNORED)
-        losses = losses * counts
-        if reduction == "mean":
-            return losses.sum() / counts.sum().clamp(min=1)
-        return losses.sum(1) / counts.sum(1).clamp(min=1)
+        return mean_of_counted(losses, is_null.any(-1) & (wanted_start != IGNORED), reduction)
 
     # Metrics
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ftkit.scores.texts import SUMMARY_SCORES, SummaryMetrics, describe_rouge
+from ftkit.targets.loss import token_loss
 from ftkit.targets.texts import (
     arrow_column,
     check_options,
@@ -25,7 +26,6 @@ from ftkit.targets.texts import (
     generation_settings,
     prefixes_of,
     set_languages,
-    token_loss,
     warn_of_rows,
 )
 from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
@@ -206,7 +206,7 @@ class Summarization:
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy of every label id from those before it, the mean over them."""
-        return token_loss(outputs, targets, self.label_smoothing, reduction)
+        return token_loss(outputs, targets, reduction, label_smoothing=self.label_smoothing)
 
     # Metrics
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ftkit.errors import SettingError, quoted
 from ftkit.scores.texts import TRANSLATION_SCORES, TranslationMetrics, describe_translation_scores
+from ftkit.targets.loss import token_loss
 from ftkit.targets.texts import (
     check_options,
     check_targets,
@@ -25,7 +26,6 @@ from ftkit.targets.texts import (
     generation_settings,
     prefixes_of,
     set_languages,
-    token_loss,
 )
 from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
@@ -199,7 +199,7 @@ class Translation:
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy of every label id from those before it, the mean over them."""
-        return token_loss(outputs, targets, self.label_smoothing, reduction)
+        return token_loss(outputs, targets, reduction, label_smoothing=self.label_smoothing)
 
     # Metrics
 

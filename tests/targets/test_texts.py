@@ -1,9 +1,8 @@
-"""What tasks that write share: ids and what is cut, the loss, languages, prefixes, checks."""
+"""What tasks that write share: ids and what is cut, languages, prefixes, checks."""
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from datasets import Dataset, DatasetDict
 from transformers import BartConfig, BertConfig, LEDConfig, RobertaConfig, T5Config, XLNetConfig
 
@@ -19,7 +18,6 @@ from ftkit.targets.texts import (
     generation_settings,
     prefixes_of,
     set_languages,
-    token_loss,
 )
 
 pytestmark = pytest.mark.unit
@@ -85,33 +83,6 @@ def test_a_batch_has_its_labels_as_inputs_and_targets():
     inputs, targets = collate_texts(columns)
     assert "labels" not in inputs
     assert targets.tolist() == [[-100], [-100]]
-
-
-# Loss
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_the_mean_over_tokens_that_count(smoothing):
-    logits = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(0))
-    targets = torch.tensor([[1, 2, 3, 4], [5, -100, -100, -100], [-100] * 4])
-    found = token_loss(logits, targets, smoothing, "mean")
-    counted = targets != -100
-    expected = F.cross_entropy(logits[counted], targets[counted], label_smoothing=smoothing)
-    torch.testing.assert_close(found, expected)
-    rows = token_loss(logits, targets, smoothing, "none")
-    torch.testing.assert_close(
-        rows[0], F.cross_entropy(logits[0], targets[0], label_smoothing=smoothing)
-    )
-    torch.testing.assert_close((rows * torch.tensor([4, 1, 0])).sum() / 5, expected)
-    assert rows[2] == 0
-
-
-def test_the_loss_of_nothing_is_nothing():
-    logits = torch.zeros(1, 2, 3, requires_grad=True)
-    loss = token_loss(logits, torch.full((1, 2), -100), 0.1, "mean")
-    loss.backward()
-    assert loss == 0
-    assert not logits.grad.any()
 
 
 # Settings
