@@ -43,15 +43,22 @@ class DataError(FtkitError):
         self.problem = found
         self.file, self.split, self.row, self.column = file, split, row, column
 
-    def located(self, file: str, row: int | None) -> DataError:
-        """The same error, with the place in the user's own file."""
+    def located(
+        self,
+        file: str | None = None,
+        row: int | None = None,
+        *,
+        split: str | None = None,
+        column: str | None = None,
+    ) -> DataError:
+        """The same error with another place, or more of it; what is None stays as it is."""
         return DataError(
             self.problem,
             remedy=self.remedy,
-            file=file,
-            split=self.split,
-            row=row,
-            column=self.column,
+            file=self.file if file is None else file,
+            split=self.split if split is None else split,
+            row=self.row if row is None else row,
+            column=self.column if column is None else column,
         )
 
 

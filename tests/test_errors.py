@@ -49,6 +49,13 @@ def test_located_moves_the_error_into_a_file():
     assert moved.problem == error.problem
 
 
+@pytest.mark.parametrize("place", [{"split": "test"}, {"row": 9}, {"column": "body"}, {}])
+def test_located_leaves_what_it_is_not_given(place):
+    known = {"file": None, "split": "train", "row": 3, "column": "text"}
+    moved = DataError("it is empty", remedy="Fill it in.", **known).located(**place)
+    assert {name: getattr(moved, name) for name in known} == known | place
+
+
 @pytest.mark.parametrize("kind", [DataError, CheckpointError, SettingError])
 def test_every_error_is_an_ftkit_error(kind):
     error = kind("found", remedy="Mend it.")

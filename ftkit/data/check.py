@@ -68,8 +68,7 @@ def _check_presence(
     if column.name in rows.column_names:
         return
     if column.is_required:
-        error = missing_column(rows.features.arrow_schema, column, wanted)
-        raise DataError(error.problem, remedy=error.remedy, split=split, column=column.name)
+        raise missing_column(rows.features.arrow_schema, column, wanted).located(split=split)
     others = [name for name, other in data.items() if column.name in other.column_names]
     if others:
         raise DataError(

@@ -151,7 +151,7 @@ def _name_columns(
             here = find_columns(part.table.schema, columns, wanted)
             table = apply_columns(part.table, here)
         except DataError as error:
-            raise _in_split(error, split) from None
+            raise error.located(split=split) from None
         found.update({name: source for name, source in here.items() if name not in found})
         named[split] = replace(part, table=table)
     labels = [column.name for column in wanted if column.kind == "label"]
@@ -182,25 +182,17 @@ def _type_labels(parts: dict[str, Part], labels: Sequence[str]) -> dict[str, Par
 # Errors in the user's own terms
 
 
-def _in_split(error: DataError, split: str) -> DataError:
-    return DataError(
-        error.problem, remedy=error.remedy, split=split, row=error.row, column=error.column
-    )
-
-
 def _locate(error: DataError, parts: Mapping[str, Part], found: Mapping[str, Any]) -> DataError:
     """The error with the user's own file, row and column name where they are known."""
     name = found.get(error.column or "", error.column)
     if isinstance(name, str):
-        error = DataError(
-            error.problem, remedy=error.remedy, split=error.split, row=error.row, column=name
-        )
+        error = error.located(column=name)
     part = parts.get(error.split or "")
     if part is None or not part.origins:
         return error
     if error.row is None:
         names = [file for file, _ in part.origins]
-        return error.located(names[0] if len(names) == 1 else str(Path(names[0]).parent), None)
+        return error.located(names[0] if len(names) == 1 else str(Path(names[0]).parent))
     row = error.row
     for file, count in part.origins:
         if row <= count:

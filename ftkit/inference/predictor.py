@@ -149,10 +149,7 @@ class Predictor:
             try:
                 features = prepare_rows(part, self.task, self.tokenizer, self.limit)
             except DataError as error:
-                row = None if error.row is None else error.row + start
-                raise DataError(
-                    error.problem, remedy=error.remedy, row=row, column=error.column
-                ) from None
+                raise error.located(row=error.row and error.row + start) from None
             for numbers, outputs, targets in self.run(features, batch_size):
                 metrics.add(outputs, targets, ColumnRows(part, numbers))
             truncated += features.count_cut()

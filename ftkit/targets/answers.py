@@ -49,7 +49,7 @@ def check_answers(split: str, rows: Dataset, *, repair: bool = False) -> AnswerC
     Raises DataError, with the row's number, for the first that cannot be used.
     """
     if not has_answers(rows.features):
-        raise located(missing_answers(), split=split)
+        raise missing_answers().located(split=split)
     n_unanswerable = n_moved = 0
     faults: list[tuple[int, DataError]] = []
     for number, row in enumerate(_read_rows(rows), start=1):
@@ -61,18 +61,12 @@ def check_answers(split: str, rows: Dataset, *, repair: bool = False) -> AnswerC
         n_unanswerable += not answers.texts
         n_moved += moved > 0
     if faults:
+        number, first = faults[0]
         more = f" ({len(faults):,} such rows in all)" if len(faults) > 1 else ""
-        raise located(faults[0][1], split=split, row=faults[0][0], more=more)
+        raise DataError(
+            first.problem + more, remedy=first.remedy, split=split, row=number, column=first.column
+        )
     return AnswerCounts(n_unanswerable, n_moved)
-
-
-def located(
-    error: DataError, *, split: str | None = None, row: int | None = None, more: str = ""
-) -> DataError:
-    """The error with the place of the row, from 1, and `more` about it."""
-    return DataError(
-        error.problem + more, remedy=error.remedy, split=split, row=row, column=error.column
-    )
 
 
 def has_answers(row: Mapping[str, Any]) -> bool:

@@ -554,9 +554,7 @@ def _types(split: str, rows: Dataset, scheme: str | None = None) -> Types:
         tags = [check_tags(i, words, found) for i, (words, found) in enumerate(pairs, start=1)]
         return types_of_tags(tags, scheme)
     except DataError as error:
-        raise DataError(
-            error.problem, remedy=error.remedy, split=split, row=error.row, column=error.column
-        ) from None
+        raise error.located(split=split) from None
 
 
 def _count_up(counts: np.ndarray) -> np.ndarray:

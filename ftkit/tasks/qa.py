@@ -30,7 +30,6 @@ from ftkit.targets.answers import (
     Answers,
     check_answers,
     has_answers,
-    located,
     place_answers,
     read_answers,
 )
@@ -275,7 +274,7 @@ class QuestionAnswering:
         try:
             answers, _ = place_answers(read_answers(row), row["context"], repair=self.repair)
         except DataError as error:
-            raise located(error, row=number + 1) from None
+            raise error.located(row=number + 1) from None
         if not answers.texts:
             return None
         start = answers.starts[0] or 0
