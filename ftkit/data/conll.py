@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ftkit.data.faults import encoding_error, shorten
+from ftkit.data.faults import read_utf8, shorten
 from ftkit.errors import DataError
 
 _DOCUMENT = "-DOCSTART-"
@@ -26,16 +26,12 @@ def read_conll(path: Path) -> pa.Table:
     Raises DataError, with the number of the line, for one of another number of columns, for bytes
     that are not UTF-8, and for a file without words.
     """
-    try:
-        content = path.read_bytes().decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise encoding_error(path, error.start) from None
     tokens: list[str] = []
     tags: list[str] = []
     ends = [0]
     n_columns = 0
     # Not splitlines: a word may be, or hold, one of Unicode's other ends of a line.
-    for number, line in enumerate(content.split("\n"), start=1):
+    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
         if not line.strip(" \t\r"):
             if len(tokens) > ends[-1]:
                 ends.append(len(tokens))

@@ -1,7 +1,7 @@
 """What is wrong with a file or a list of rows that the fast readers refused: the slow second look.
 
-Every function returns the DataError to raise, with the row where it can. Imports `errors`, pyarrow;
-`files` and `memory` call it, and only after a reader has failed.
+Every `find_` function returns the DataError to raise, with the row where it can, and is called
+only after a reader has failed. Imports `errors`, pyarrow; `files`, `conll` and `memory` call it.
 """
 
 from __future__ import annotations
@@ -49,12 +49,20 @@ def kind_of(value: Any) -> str | None:
     return f"a {type(value).__name__}"
 
 
+def read_utf8(path: Path) -> str:
+    """The text of a file, without a byte order mark; raises DataError where it is not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise _encoding_error(path, error.start) from None
+
+
 def find_csv_fault(path: Path, delimiter: str, error: Exception) -> DataError:
     """Why a csv file could not be read: bad bytes, then ragged rows, then the reader's words."""
     bad = _find_bad_byte(path)
     if bad is not None:
         row, column = _find_bad_cell(path, delimiter)
-        return encoding_error(path, bad, row, column)
+        return _encoding_error(path, bad, row, column)
     ragged = _read_bad_rows(path, delimiter, pa.string())[0]
     if ragged:
         return _ragged_error(path, delimiter, ragged[0])
@@ -67,7 +75,7 @@ def find_jsonl_fault(path: Path, error: Exception) -> DataError:
     if bad is not None:
         before = path.read_bytes()[:bad].split(b"\n")
         row = sum(1 for line in before[:-1] if line.strip()) + 1
-        return encoding_error(path, bad, row)
+        return _encoding_error(path, bad, row)
     rows: list[Any] = []
     with path.open(encoding="utf-8-sig", newline="\n") as lines:
         for line in lines:
@@ -200,7 +208,7 @@ def _find_bad_byte(path: Path) -> int | None:
     return None
 
 
-def encoding_error(
+def _encoding_error(
     path: Path, offset: int, row: int | None = None, column: str | None = None
 ) -> DataError:
     """The error for a file whose byte at `offset` is not UTF-8."""

@@ -250,9 +250,7 @@ def _read_json(path: Path) -> pa.Table:
     if not start.startswith(b"["):
         return _read_jsonl(path)
     try:
-        rows = json.loads(path.read_bytes().decode("utf-8").removeprefix("\ufeff"))
-    except UnicodeDecodeError as error:
-        raise faults.encoding_error(path, error.start) from None
+        rows = json.loads(faults.read_utf8(path))
     except json.JSONDecodeError as error:
         raise DataError(
             f"broken JSON at line {error.lineno}, character {error.colno} ({error.msg})",
@@ -298,11 +296,8 @@ def _dates_as_text(kind: pa.DataType) -> pa.DataType:
 
 def _read_text(path: Path) -> pa.Table:
     """A row for each line that is not blank."""
-    try:
-        lines = path.read_bytes().decode("utf-8").removeprefix("\ufeff").splitlines()
-    except UnicodeDecodeError as error:
-        raise faults.encoding_error(path, error.start) from None
-    return pa.table({"text": pa.array([line for line in lines if line.strip()], pa.string())})
+    lines = [line for line in faults.read_utf8(path).splitlines() if line.strip()]
+    return pa.table({"text": pa.array(lines, pa.string())})
 
 
 _READERS: dict[str, Callable[[Path], pa.Table]] = {
