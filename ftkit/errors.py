@@ -78,3 +78,12 @@ def quoted(names: Sequence[str], most: int = 12) -> str:
     """Names in quotes for a message, no more than `most` of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(f'"{name}"' for name in names[:most]) + more
+
+
+def describe_rows(
+    split: str, column: str, rows: Sequence[int], total: int, what: str, most: int = 3
+) -> str:
+    """A warning's sentence on some of a split's rows: how many are `what`, and the first ones."""
+    shown = ", ".join(f"{row:,}" for row in rows[:most]) + (", ..." if len(rows) > most else "")
+    place = f'split "{split}", column "{column}"'
+    return f"{place}: {len(rows):,} of {total:,} {what} (row {shown})"

@@ -8,6 +8,7 @@ from ftkit.errors import (
     FtkitError,
     FtkitWarning,
     SettingError,
+    describe_rows,
     quoted,
 )
 
@@ -81,3 +82,9 @@ def test_setting_error_is_a_value_error_and_a_warning_is_no_error():
 )
 def test_quoted(names, most, expected):
     assert quoted(names, most) == expected
+
+
+@pytest.mark.parametrize(("rows", "shown"), [([4], "4"), ([1, 2, 1000, 7], "1, 2, 1,000, ...")])
+def test_describe_rows(rows, shown):
+    expected = f'split "train", column "text": {len(rows)} of 2,000 texts are odd (row {shown})'
+    assert describe_rows("train", "text", rows, 2000, "texts are odd") == expected

@@ -17,11 +17,8 @@ from datasets import DatasetDict
 
 from ftkit.data.columns import missing_column
 from ftkit.data.faults import kind_of, shorten
-from ftkit.errors import DataError, FtkitWarning
+from ftkit.errors import DataError, FtkitWarning, describe_rows
 from ftkit.task import Column
-
-# Row numbers that a warning shows.
-_SHOWN = 3
 
 
 def check_rows(data: DatasetDict, columns: Sequence[Column], *, stacklevel: int = 2) -> None:
@@ -135,15 +132,9 @@ def _check_words(split: str, name: str, values: pa.ChunkedArray) -> None:
 
 def _describe_blanks(split: str, name: str, values: pa.ChunkedArray) -> list[str]:
     is_blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0).to_numpy()
-    rows = np.flatnonzero(is_blank) + 1
-    if not len(rows):
-        return []
-    shown = ", ".join(f"{row:,}" for row in rows[:_SHOWN])
-    more = ", ..." if len(rows) > _SHOWN else ""
-    return [
-        f'split "{split}", column "{name}": {len(rows):,} of {len(values):,} texts are empty or '
-        f"blank (row {shown}{more})"
-    ]
+    rows = (np.flatnonzero(is_blank) + 1).tolist()
+    what = "texts are empty or blank"
+    return [describe_rows(split, name, rows, len(values), what)] if rows else []
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
+from ftkit.errors import DataError, FtkitWarning, SettingError, describe_rows, quoted
 from ftkit.features import IGNORED
 from ftkit.task import Batch
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
-
-# Row numbers that a warning shows.
-_SHOWN = 3
 
 
 def check_options(
@@ -126,16 +123,10 @@ def arrow_column(rows: Dataset, name: str) -> Any:
 
 def warn_of_rows(split: str, column: str, is_odd: Any, what: str) -> None:
     """Warn once of the rows for which an Arrow array of booleans is true."""
-    rows = np.flatnonzero(is_odd.to_numpy(zero_copy_only=False)) + 1
-    if len(rows):
-        shown = ", ".join(f"{row:,}" for row in rows[:_SHOWN])
-        more = ", ..." if len(rows) > _SHOWN else ""
-        warnings.warn(
-            f'split "{split}", column "{column}": {len(rows):,} of {len(is_odd):,} {what} '
-            f"(row {shown}{more})",
-            FtkitWarning,
-            stacklevel=4,
-        )
+    rows = (np.flatnonzero(is_odd.to_numpy(zero_copy_only=False)) + 1).tolist()
+    if rows:
+        told = describe_rows(split, column, rows, len(is_odd), what)
+        warnings.warn(told, FtkitWarning, stacklevel=4)
 
 
 # Token ids
