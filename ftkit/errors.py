@@ -74,6 +74,14 @@ class FtkitWarning(UserWarning):
     """Something that a user should know and that does not stop the work."""
 
 
+def check_least(least: int, unit: str = "", **options: int | None) -> None:
+    """Raises SettingError for the first option that is below `least`; None is left alone."""
+    unit = f" {unit}" if unit else ""
+    for name, value in options.items():
+        if value is not None and value < least:
+            raise SettingError(f"{name} is {value}{unit}", remedy=f"Give {least} or more{unit}.")
+
+
 def quoted(names: Sequence[str], most: int = 12) -> str:
     """Names in quotes for a message, no more than `most` of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

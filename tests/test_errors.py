@@ -8,6 +8,7 @@ from ftkit.errors import (
     FtkitError,
     FtkitWarning,
     SettingError,
+    check_least,
     describe_rows,
     quoted,
 )
@@ -88,3 +89,17 @@ def test_quoted(names, most, expected):
 def test_describe_rows(rows, shown):
     expected = f'split "train", column "text": {len(rows)} of 2,000 texts are odd (row {shown})'
     assert describe_rows("train", "text", rows, 2000, "texts are odd") == expected
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("", "stride is -1. Give 0 or more."),
+        ("tokens", "stride is -1 tokens. Give 0 or more tokens."),
+    ],
+)
+def test_check_least_names_the_option_that_is_too_small(unit, said):
+    check_least(0, unit, max_length=None, stride=0)
+    with pytest.raises(SettingError) as caught:
+        check_least(0, unit, max_length=None, stride=-1)
+    assert str(caught.value) == said

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError, quoted
+from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError, check_least, quoted
 from ftkit.features import input_columns, prepare_rows
 from ftkit.inference.predictor import Predictor
 from ftkit.model.checkpoint import open_bundled, token_limit
@@ -92,9 +92,7 @@ class ZeroShot:
         Raises DataError, with the number of the row, for one that is no text. Warns where texts
         are cut to what the model takes.
         """
-        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-            if value is not None and value < 1:
-                raise SettingError(f"{name} is {value}", remedy="Give 1 or more.")
+        check_least(1, top_k=top_k, batch_size=batch_size)
         if isinstance(rows, (str, Mapping)):
             raise DataError(
                 "predict takes a list of rows and was given one row", remedy="Put it in a list."

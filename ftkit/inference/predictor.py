@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ftkit.errors import DataError, SettingError, quoted
+from ftkit.errors import DataError, SettingError, check_least, quoted
 from ftkit.features import (
     ColumnRows,
     Features,
@@ -99,9 +99,7 @@ class Predictor:
 
         Raises DataError, with the number of the row, for one that is none of these.
         """
-        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-            if value is not None and value < 1:
-                raise SettingError(f"{name} is {value}", remedy="Give 1 or more.")
+        check_least(1, top_k=top_k, batch_size=batch_size)
         if self.task.packs:
             raise SettingError(
                 f"a model for {self.task.name} reads blocks of text and answers no rows",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ftkit.errors import DataError, FtkitWarning, SettingError, describe_rows, quoted
+from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, describe_rows, quoted
 from ftkit.features import IGNORED
 from ftkit.task import Batch
 
@@ -35,17 +35,10 @@ def check_options(
     no_repeat_ngram_size: int = 0,
 ) -> None:
     """Raises SettingError for an option that cannot work."""
-    counts = {
-        "max_length": (max_length, 8),
-        "max_target_length": (max_target_length, 4),
-        "num_beams": (num_beams, 1),
-        "no_repeat_ngram_size": (no_repeat_ngram_size, 0),
-        "validate_rows": (validate_rows, 1),
-        "validate_every": (validate_every, 1),
-    }
-    for name, (value, least) in counts.items():
-        if value is not None and value < least:
-            raise SettingError(f"{name} is {value}", remedy=f"Give {least} or more.")
+    check_least(8, "tokens", max_length=max_length)
+    check_least(4, "tokens", max_target_length=max_target_length)
+    check_least(0, "tokens", no_repeat_ngram_size=no_repeat_ngram_size)
+    check_least(1, num_beams=num_beams, validate_rows=validate_rows, validate_every=validate_every)
     if not 0 <= label_smoothing < 1:
         raise SettingError(
             f"label_smoothing is {label_smoothing}", remedy="Give 0 or more, below 1."

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ftkit.errors import DataError, SettingError, quoted
+from ftkit.errors import DataError, SettingError, check_least, quoted
 from ftkit.scores.labels import ClassMetrics, LabelsMetrics, ValueMetrics
 from ftkit.spans import kept_positions, window_bounds
 from ftkit.targets.labels import Kind, check_numbers, count_labels, first_row, kind_of
@@ -115,18 +115,14 @@ class Classification:
         object.__setattr__(self, "label_share", tuple(self.label_share))
         if isinstance(self.class_weights, list):
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
-        if self.max_length is not None and self.max_length < 8:
-            raise SettingError(
-                f"max_length is {self.max_length} tokens", remedy="Give 8 tokens or more."
-            )
+        check_least(8, "tokens", max_length=self.max_length)
         if not 0 <= self.label_smoothing < 1:
             raise SettingError(
                 f"label_smoothing is {self.label_smoothing}", remedy="Give 0 or more, below 1."
             )
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise SettingError(f"threshold is {self.threshold}", remedy="Give one between 0 and 1.")
-        if self.stride < 0:
-            raise SettingError(f"stride is {self.stride}", remedy="Give 0 tokens or more.")
+        check_least(0, "tokens", stride=self.stride)
         if self.kind == "regression" and (self.class_weights or self.label_smoothing):
             raise SettingError(
                 "class_weights and label_smoothing have no meaning for regression",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ftkit.errors import CheckpointError, DataError, SettingError, quoted
+from ftkit.errors import CheckpointError, DataError, SettingError, check_least, quoted
 from ftkit.features import IGNORED
 from ftkit.targets.loss import token_loss
 from ftkit.task import Batch, Column, Head, Inputs, Prediction, Reduction, Rows
@@ -61,8 +61,7 @@ class LanguageModeling:
             raise SettingError(
                 f"kind is {self.kind!r}", remedy=f"Use one of {quoted(['auto', *_AUTO_CLASSES])}."
             )
-        if self.block is not None and self.block < 8:
-            raise SettingError(f"block is {self.block} tokens", remedy="Give 8 tokens or more.")
+        check_least(8, "tokens", block=self.block)
         if not 0 < self.mask_share < 1:
             raise SettingError(
                 f"mask_share is {self.mask_share}", remedy="Give one between 0 and 1, such as 0.15."

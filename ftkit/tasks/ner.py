@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
+from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, quoted
 from ftkit.features import IGNORED, named_labels
 from ftkit.scores.entities import SpanMetrics
 from ftkit.spans import (
@@ -119,12 +119,8 @@ class NER:
             raise SettingError(
                 f"sub_tokens is {self.sub_tokens!r}", remedy='Use one of "first", "all".'
             )
-        if self.max_length is not None and self.max_length < 8:
-            raise SettingError(
-                f"max_length is {self.max_length} tokens", remedy="Give 8 tokens or more."
-            )
-        if self.stride < 0:
-            raise SettingError(f"stride is {self.stride}", remedy="Give 0 tokens or more.")
+        check_least(8, "tokens", max_length=self.max_length)
+        check_least(0, "tokens", stride=self.stride)
         if self.labels and sorted(self.labels) != sorted(tags_of_types(self._tags.types)):
             raise SettingError(
                 f"the labels {quoted(self.labels)} are no set of BIO tags",

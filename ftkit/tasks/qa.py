@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ftkit.errors import DataError, FtkitWarning, SettingError
+from ftkit.errors import DataError, FtkitWarning, SettingError, check_least
 from ftkit.features import IGNORED
 from ftkit.scores.answers import AnswerMetrics
 from ftkit.spans import trim_span, window_bounds
@@ -123,16 +123,9 @@ class QuestionAnswering:
     given; None until chosen on validation rows."""
 
     def __post_init__(self) -> None:
-        if self.max_length is not None and self.max_length < 16:
-            raise SettingError(
-                f"max_length is {self.max_length} tokens", remedy="Give 16 tokens or more."
-            )
-        if self.stride < 0:
-            raise SettingError(f"stride is {self.stride}", remedy="Give 0 tokens or more.")
-        if self.max_answer_length < 1:
-            raise SettingError(
-                f"max_answer_length is {self.max_answer_length}", remedy="Give 1 token or more."
-            )
+        check_least(16, "tokens", max_length=self.max_length)
+        check_least(0, "tokens", stride=self.stride)
+        check_least(1, "tokens", max_answer_length=self.max_answer_length)
         if self.null_threshold is not None and not math.isfinite(self.null_threshold):
             raise SettingError(
                 f"null_threshold is {self.null_threshold}", remedy="Give a finite number."
