@@ -7,7 +7,7 @@ here, so that they agree.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +208,17 @@ def prepare_rows(
 ) -> Features:
     """Features of the rows at hand, given as columns; `limit` is the model's length in tokens."""
     return from_arrays(stack_arrays([slice_arrays(task.prepare(rows, tokenizer, limit))]))
+
+
+def list_rows(rows: Iterable[Any]) -> list[Any]:
+    """The rows as a list, a DataFrame's as dicts; raises DataError for one row alone."""
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
+        rows = rows.to_dict("records")
+    if isinstance(rows, (str, Mapping)):
+        raise DataError(
+            "a list of rows is needed, and this was given one row", remedy="Put it in a list."
+        )
+    return list(rows)
 
 
 def input_columns(rows: Sequence[Any], task: Task, first: int = 0) -> dict[str, list[Any]]:

@@ -7,7 +7,7 @@ and the label whose sentence is entailed most is the answer. Stands beside `pred
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError, check_least, quoted
-from ftkit.features import input_columns, prepare_rows
+from ftkit.features import input_columns, list_rows, prepare_rows
 from ftkit.inference.predictor import Predictor
-from ftkit.model.checkpoint import open_bundled, token_limit
+from ftkit.model.checkpoint import label_names, open_bundled, token_limit
 from ftkit.model.device import Precision, autocast_dtype, default_device
 from ftkit.model.module import TextModel
 from ftkit.task import Head, Prediction
@@ -51,11 +51,7 @@ def zero_shot(
     head = Head("AutoModelForSequenceClassification", {}, ())
     hf_model, tokenizer = open_bundled(Path(checkpoint), head)
     entailment, contradiction = _entailment(hf_model.config, str(checkpoint))
-    if tokenizer.pad_token_id is None:
-        # Decoders have none; padding is masked, so the end-of-text token can stand in.
-        tokenizer.pad_token = tokenizer.eos_token
-        hf_model.config.pad_token_id = tokenizer.pad_token_id
-    judge = Classification(kind="single", labels=_names(hf_model.config))
+    judge = Classification(kind="single", labels=label_names(hf_model.config))
     model = TextModel(hf_model, judge).to(where).eval()
     model.autocast_dtype = autocast_dtype(precision, where)
     predictor = Predictor(model, tokenizer, judge, token_limit(tokenizer, hf_model))
@@ -86,18 +82,15 @@ class ZeroShot:
     ) -> list[Any]:
         """A LabelPrediction (a LabelsPrediction where several may hold) for each text, in order.
 
-        A row is a text, or a dict with "text". The model reads each text once for each label;
-        `batch_size` counts these pairs, and `top_k` limits the scores to the likeliest.
+        A row is a text, or a dict with "text"; a DataFrame is its rows. The model reads each text
+        once for each label; `batch_size` counts these pairs, and `top_k` limits the scores to the
+        likeliest.
 
         Raises DataError, with the number of the row, for one that is no text. Warns where texts
         are cut to what the model takes.
         """
         check_least(1, top_k=top_k, batch_size=batch_size)
-        if isinstance(rows, (str, Mapping)):
-            raise DataError(
-                "predict takes a list of rows and was given one row", remedy="Put it in a list."
-            )
-        listed, n_cut = list(rows), 0
+        listed, n_cut = list_rows(rows), 0
         predictions: list[Prediction] = []
         at_once = max(1, _PAIRS // len(self.task.labels))
         for start in range(0, len(listed), at_once):
@@ -160,18 +153,12 @@ def _check_labels(labels: Sequence[str], hypothesis: str, several: bool) -> None
         )
 
 
-def _names(config: PretrainedConfig) -> tuple[str, ...]:
-    """The labels that the checkpoint itself has, in the order of its outputs."""
-    id2label: dict[Any, str] = dict(config.id2label or {})
-    return tuple(id2label[place] for place in sorted(id2label))
-
-
 def _entailment(config: PretrainedConfig, name: str) -> tuple[int, int]:
     """Places of entailment and of its contrary in the model's outputs.
 
     Raises CheckpointError where the labels name no entailment, or more than one contrary.
     """
-    names = _names(config)
+    names = label_names(config)
     entails = [i for i, label in enumerate(names) if label.lower().startswith("entail")]
     others = [i for i in range(len(names)) if i not in entails]
     contrary = [i for i in others if len(others) == 1 or names[i].lower().startswith("contra")]

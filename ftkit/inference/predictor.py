@@ -19,6 +19,7 @@ from ftkit.features import (
     Features,
     Padding,
     input_columns,
+    list_rows,
     named_labels,
     prepare_rows,
 )
@@ -105,14 +106,8 @@ class Predictor:
                 f"a model for {self.task.name} reads blocks of text and answers no rows",
                 remedy="Fine-tune from its folder, or open it with transformers.",
             )
-        if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
-            rows = rows.to_dict("records")
-        if isinstance(rows, (str, Mapping)):
-            raise DataError(
-                "predict takes a list of rows and was given one row", remedy="Put it in a list."
-            )
         predictions: list[Prediction] = []
-        listed = list(rows)
+        listed = list_rows(rows)
         for start in range(0, len(listed), _SLICE):
             columns = input_columns(listed[start : start + _SLICE], self.task, start)
             features = prepare_rows(columns, self.task, self.tokenizer, self.limit)

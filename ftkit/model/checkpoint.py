@@ -101,12 +101,7 @@ def open_checkpoint(
     if not goes_on:
         _set_bias(model, head)
     _set_generation(model, head)
-    if tokenizer.pad_token_id is None:
-        # Decoders have none; padding is masked, so the end-of-text token can stand in.
-        tokenizer.pad_token = tokenizer.eos_token
-    if model.config.get_text_config().pad_token_id is None:
-        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-        model.config.pad_token_id = tokenizer.pad_token_id
+    _set_padding(model, tokenizer)
     limit = token_limit(tokenizer, model)
     return Checkpoint(str(name), model, tokenizer, fitted, limit, new)
 
@@ -119,7 +114,9 @@ def open_bundled(folder: Path, head: Head) -> tuple[PreTrainedModel, PreTrainedT
     located, name = _locate(str(folder)), str(folder)
     config = _load_config(located, name, trust_remote_code=False)
     model, _ = _load_model(located, name, config, head, False, trust_remote_code=False)
-    return model, load_tokenizer(located, name)
+    tokenizer = load_tokenizer(located, name)
+    _set_padding(model, tokenizer)
+    return model, tokenizer
 
 
 def load_tokenizer(
@@ -289,10 +286,15 @@ def _check_kind(config: PretrainedConfig, head: Head, name: str) -> None:
         )
 
 
+def label_names(config: PretrainedConfig) -> tuple[str, ...]:
+    """The labels that a checkpoint itself has, in the order of its outputs."""
+    id2label: dict[Any, str] = dict(config.id2label or {})
+    return tuple(id2label[place] for place in sorted(id2label))
+
+
 def _matched_labels(config: PretrainedConfig, head: Head, name: str) -> tuple[str, ...]:
     """The labels of the checkpoint's head, in its order, if the data's are among them."""
-    id2label: dict[Any, str] = dict(config.id2label or {})
-    names = tuple(id2label[i] for i in sorted(id2label))
+    names = label_names(config)
     if all(label == f"LABEL_{i}" for i, label in enumerate(names)):
         raise CheckpointError(
             f'"{name}" has a head for {len(names)} labels without names, so the labels of the '
@@ -391,6 +393,16 @@ def _set_bias(model: PreTrainedModel, head: Head) -> None:
     if head.bias and layers[-1].out_features == len(head.bias) and layers[-1].bias is not None:
         with torch.no_grad():
             layers[-1].bias.copy_(torch.tensor(head.bias))
+
+
+def _set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let model and tokenizer agree on the token that pads."""
+    config = model.config.get_text_config()
+    if tokenizer.pad_token_id is None:
+        # Decoders have none; padding is masked, so the end-of-text token can stand in.
+        tokenizer.pad_token, config.pad_token_id = tokenizer.eos_token, None
+    if config.pad_token_id is None:
+        config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def _set_generation(model: PreTrainedModel, head: Head) -> None:

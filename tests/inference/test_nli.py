@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 
@@ -88,6 +89,9 @@ def test_rows_are_texts_or_dicts_in_any_number(checkpoint, monkeypatch):
     whole = [model.predict([text])[0] for text in texts]
     for answer, alone in zip(model.predict({"text": text} for text in texts), whole, strict=True):
         assert answer.scores == pytest.approx(alone.scores, abs=1e-5)
+    for frame in (pd.DataFrame({"text": TEXTS, "id": range(4)}), pd.DataFrame({"text": []})):
+        found = model.predict(frame)
+        assert [each.label for each in found] == [each.label for each in whole[: len(frame)]]
     assert model.predict([]) == []
     assert [len(each.scores) for each in model.predict(TEXTS, top_k=2)] == [2] * 4
 

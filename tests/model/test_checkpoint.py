@@ -118,8 +118,11 @@ def test_global_random_numbers_stay_as_they_were(make_checkpoint, tiny_data, opt
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_a_decoder_without_a_pad_token_gets_its_end_token(make_checkpoint, tiny_data):
-    opened = open_checkpoint(make_checkpoint("gpt2"), TASK, tiny_data)
+@pytest.mark.parametrize("config", [{}, {"pad_token_id": 5}])
+def test_a_decoder_without_a_pad_token_gets_its_end_token(make_checkpoint, tiny_data, config):
+    # A config may name a token that the tokenizer does not: both must mean the same one.
+    folder = make_checkpoint("gpt2", **config)
+    opened = open_checkpoint(folder, TASK, tiny_data)
     assert opened.tokenizer.pad_token == opened.tokenizer.eos_token == "<|endoftext|>"
     assert opened.model.config.pad_token_id == opened.tokenizer.pad_token_id
     texts = ["hello refund", "the parcel was late again today"]
