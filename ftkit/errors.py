@@ -95,3 +95,10 @@ def describe_rows(
     shown = ", ".join(f"{row:,}" for row in rows[:most]) + (", ..." if len(rows) > most else "")
     place = f'split "{split}", column "{column}"'
     return f"{place}: {len(rows):,} of {total:,} {what} (row {shown})"
+
+
+def first_line(error: Exception, most: int = 160) -> str:
+    """What another library's error says, as one line for a message; its type if it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = lines[0].rstrip(".")
+    return line if len(line) <= most else f"{line[: most - 3]}..."

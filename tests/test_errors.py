@@ -10,6 +10,7 @@ from ftkit.errors import (
     SettingError,
     check_least,
     describe_rows,
+    first_line,
     quoted,
 )
 
@@ -103,3 +104,16 @@ def test_check_least_names_the_option_that_is_too_small(unit, said):
     with pytest.raises(SettingError) as caught:
         check_least(0, unit, max_length=None, stride=-1)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(" cannot be read.\nSee the manual."), "cannot be read"),
+        (RuntimeError(), "RuntimeError"),
+        (ValueError("\n"), "ValueError"),
+        (ValueError("x" * 200), "x" * 157 + "..."),
+    ],
+)
+def test_first_line_says_something_of_every_error(error, line):
+    assert first_line(error) == line

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv
 
-from ftkit.errors import DataError
+from ftkit.errors import DataError, first_line
 
 _PLURALS = {"a number": "numbers", "an object": "objects"}
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -193,7 +193,7 @@ def _broken_json(path: Path, row: int, line: str, error: ValueError) -> DataErro
 
 def _unreadable(path: Path, form: str, error: Exception) -> DataError:
     return DataError(
-        f"cannot be read as {form} ({shorten(str(error).splitlines()[0], 160)})",
+        f"cannot be read as {form} ({first_line(error)})",
         remedy="Write the file anew.",
         file=str(path),
     )

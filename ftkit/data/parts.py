@@ -27,10 +27,9 @@ from datasets import (
 from huggingface_hub import HfApi
 
 from ftkit.data import files, memory
-from ftkit.data.faults import shorten
 from ftkit.data.samples import sample_folder
 from ftkit.data.splits import Mask
-from ftkit.errors import DataError, FtkitWarning
+from ftkit.errors import DataError, FtkitWarning, first_line
 
 Rows: TypeAlias = "pd.DataFrame | Sequence[Mapping[str, Any]] | Dataset"
 """Rows of one split in memory."""
@@ -99,7 +98,7 @@ def _open_folder(folder: Path) -> dict[str, Part]:
             saved = load_from_disk(str(folder))
         except Exception as error:
             raise DataError(
-                f"the saved data set cannot be opened ({_first_line(error)})",
+                f"the saved data set cannot be opened ({first_line(error)})",
                 remedy="Write it anew with save_to_disk.",
                 file=str(folder),
             ) from None
@@ -174,7 +173,7 @@ def _join(tables: Sequence[pa.Table], paths: Sequence[Path]) -> pa.Table:
             joined = pa.concat_tables([joined, table], promote_options="permissive")
         except (pa.ArrowException, ValueError) as error:
             raise DataError(
-                f"the columns do not go with those of {paths[0].name} ({_first_line(error)})",
+                f"the columns do not go with those of {paths[0].name} ({first_line(error)})",
                 remedy="Give the shards the same columns and types.",
                 file=str(path),
             ) from None
@@ -202,7 +201,7 @@ def _load_from_hub(name: str) -> Mapping[Any, Any]:
         hint = f" {close}" if close.startswith("Did you mean") else ""
         raise DataError(
             f'"{name}" is neither a path here nor a data set that the hub gives '
-            f"({_first_line(error)})",
+            f"({first_line(error)})",
             remedy=f"Check the spelling and the network; without one, give a path, or a bundled "
             f"sample such as sample:tickets.{hint}",
         ) from None
@@ -246,7 +245,3 @@ def digest(*parts: object) -> str:
         digested.update(part if isinstance(part, bytes) else str(part).encode())
         digested.update(b"\0")
     return digested.hexdigest()[:16]
-
-
-def _first_line(error: Exception) -> str:
-    return shorten((str(error).strip() or type(error).__name__).splitlines()[0], 160)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import ftkit
 from ftkit.errors import CheckpointError, SettingError
-from ftkit.model.checkpoint import open_bundled, quiet_transformers
+from ftkit.model.checkpoint import open_bundled
+from ftkit.model.weights import quiet_transformers
 from ftkit.task import Task
 from ftkit.tasks import TASKS
 

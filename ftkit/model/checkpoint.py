@@ -1,7 +1,7 @@
 """A checkpoint's name or folder -> config, tokenizer and model with the head of a task.
 
-Reads safetensors only, and runs no code from a checkpoint unless asked to. Imports transformers,
-`task` and `errors`; `learner` and `inference` call it.
+Runs no code from a checkpoint unless asked to; `weights` reads its safetensors. Imports
+transformers, `task` and `errors`; `learner` and `inference` call it.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
-from ftkit.errors import CheckpointError, quoted
+from ftkit.errors import CheckpointError, first_line, quoted
 from ftkit.model.encoder_decoder import warm_start
 from ftkit.model.unavailable import why_unavailable
+from ftkit.model.weights import load_with_head
 from ftkit.task import Head, Task
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # What tokenizers give as `model_max_length` where nobody set one.
 _NO_LIMIT = 1_000_000
-_TORCH_LAYERS = tuple(
-    layer.__module__ for layer in (torch.nn.Linear, torch.nn.LayerNorm, torch.nn.Embedding)
-)
 # For checkpoints without a limit of their own, such as T5's relative positions.
 _DEFAULT_LIMIT = 512
 
@@ -72,38 +70,35 @@ def open_checkpoint(
     Raises CheckpointError for a checkpoint without safetensors weights, tokenizer or such a
     head, and for one whose head has other labels.
     """
-    folder = _locate(str(name))
-    config = _load_config(folder, str(name), trust_remote_code)
-    tokenizer = load_tokenizer(folder, str(name), trust_remote_code)
+    name = str(name)
+    folder = _locate(name)
+    config = _load_config(folder, name, trust_remote_code)
+    tokenizer = load_tokenizer(folder, name, trust_remote_code)
     fitted = task.with_labels(data).fit_to(config, tokenizer)
     head = fitted.head()
     if head.auto_class == _SEQ2SEQ and type(config) not in _architectures(head):
-        with _seeded(seed), quiet_transformers():
-            model, new = warm_start(
-                folder, str(name), tokenizer, trust_remote_code=trust_remote_code
-            )
-        _set_generation(model, head)
-        limit = token_limit(tokenizer, model)
-        return Checkpoint(str(name), model, tokenizer, fitted, limit, new)
-    head_class = _head_class(config, head, str(name))
-    goes_on = head_class in (config.architectures or []) and not new_head
-    if goes_on:
-        _check_kind(config, head, str(name))
-    if goes_on and head.labels:
-        names = _matched_labels(config, head, str(name))
-        known = replace(task, labels=names)  # type: ignore[type-var]
-        fitted = known.with_labels(data).fit_to(config, tokenizer)
-        head = fitted.head()
-    for key, value in head.config.items():
-        setattr(config, key, value)
-    with _seeded(seed):
-        model, new = _load_model(folder, str(name), config, head, not goes_on, trust_remote_code)
-    if not goes_on:
-        _set_bias(model, head)
+        with _seeded(seed):
+            model, new = warm_start(folder, name, config, tokenizer, trust_remote_code)
+    else:
+        head_class = _head_class(config, head, name)
+        goes_on = head_class in (config.architectures or []) and not new_head
+        if goes_on:
+            _check_kind(config, head, name)
+        if goes_on and head.labels:
+            names = _matched_labels(config, head, name)
+            known = replace(task, labels=names)  # type: ignore[type-var]
+            fitted = known.with_labels(data).fit_to(config, tokenizer)
+            head = fitted.head()
+        for key, value in head.config.items():
+            setattr(config, key, value)
+        with _seeded(seed):
+            model, new = load_with_head(folder, name, config, head, not goes_on, trust_remote_code)
+        if not goes_on:
+            _set_bias(model, head)
     _set_generation(model, head)
     _set_padding(model, tokenizer)
     limit = token_limit(tokenizer, model)
-    return Checkpoint(str(name), model, tokenizer, fitted, limit, new)
+    return Checkpoint(name, model, tokenizer, fitted, limit, new)
 
 
 def open_bundled(folder: Path, head: Head) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -113,7 +108,7 @@ def open_bundled(folder: Path, head: Head) -> tuple[PreTrainedModel, PreTrainedT
     """
     located, name = _locate(str(folder)), str(folder)
     config = _load_config(located, name, trust_remote_code=False)
-    model, _ = _load_model(located, name, config, head, False, trust_remote_code=False)
+    model, _ = load_with_head(located, name, config, head, False, trust_remote_code=False)
     tokenizer = load_tokenizer(located, name)
     _set_padding(model, tokenizer)
     return model, tokenizer
@@ -130,7 +125,7 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise CheckpointError(
-            f'the tokenizer of "{name}" cannot be opened ({_first_line(error)})',
+            f'the tokenizer of "{name}" cannot be opened ({first_line(error)})',
             remedy="Put tokenizer.json and tokenizer_config.json beside the weights.",
         ) from None
     if not tokenizer.is_fast:
@@ -239,18 +234,18 @@ def _load_config(folder: str, name: str, trust_remote_code: bool) -> PretrainedC
         )
         return config
     except Exception as error:
-        reason = why_unavailable(name) or why_unavailable(_first_line(error))
+        reason = why_unavailable(name) or why_unavailable(first_line(error))
         if reason is not None:
             raise CheckpointError(reason[0], remedy=reason[1]) from None
         if Path(folder).is_dir():
-            found = f'the config.json of "{name}" cannot be read ({_first_line(error)})'
+            found = f'the config.json of "{name}" cannot be read ({first_line(error)})'
             remedy = "Take config.json from the checkpoint's origin again."
             if "trust_remote_code" in str(error):
                 found = f'"{name}" wants to run code of its own'
                 remedy = "Pass trust_remote_code=True if you have read that code and trust it."
         else:
             found = f'"{name}" is neither a folder here nor a checkpoint that the hub gives'
-            found += f" ({_first_line(error)})"
+            found += f" ({first_line(error)})"
             remedy = 'Check its spelling and the network, or use a local folder or "minilm".'
         raise CheckpointError(found, remedy=remedy) from None
 
@@ -311,82 +306,6 @@ def _matched_labels(config: PretrainedConfig, head: Head, name: str) -> tuple[st
     return names
 
 
-def _load_model(
-    folder: str,
-    name: str,
-    config: PretrainedConfig,
-    head: Head,
-    is_head_new: bool,
-    trust_remote_code: bool,
-) -> tuple[PreTrainedModel, frozenset[str]]:
-    """The model, and the names of its parameters that the folder did not have."""
-    auto = getattr(transformers, head.auto_class)
-    is_body_alone = is_head_new and _may_have_head(config)
-    options: dict[str, Any] = {
-        "config": config,
-        "dtype": torch.float32,
-        "use_safetensors": True,
-        "trust_remote_code": trust_remote_code,
-        "output_loading_info": True,
-    }
-    try:
-        with quiet_transformers():
-            if is_body_alone:
-                # Its own head may fit by size and must not come along: load the body alone.
-                body, report = AutoModel.from_pretrained(folder, **options)
-                model = auto.from_config(
-                    config, dtype=torch.float32, trust_remote_code=trust_remote_code
-                )
-                known = body.state_dict()
-                model.base_model.load_state_dict(known, strict=False)
-                prefix = f"{model.base_model_prefix}."
-                names = [name for name, _ in model.named_parameters()]
-                new = [name for name in names if name.removeprefix(prefix) not in known]
-            else:
-                model, report = auto.from_pretrained(folder, **options)
-                new = report["missing_keys"]
-                if is_head_new:
-                    _start_bare_parameters(model, report["missing_keys"], auto, config)
-    except Exception as error:
-        raise CheckpointError(
-            f'the weights of "{name}" cannot be opened ({_first_line(error)})',
-            remedy="Check that model.safetensors is whole and belongs to config.json.",
-        ) from None
-    missing = sorted(report["missing_keys"])
-    if is_head_new:
-        prefix = "" if is_body_alone else f"{model.base_model_prefix}."
-        missing = [key for key in missing if key.startswith(prefix) and "pooler." not in key]
-    if missing:
-        raise CheckpointError(
-            f'the weights of "{name}" lack {len(missing)} of the tensors that its config.json '
-            f"asks for, such as {missing[0]}",
-            remedy="Check that model.safetensors belongs to config.json.",
-        )
-    return model, frozenset(new)
-
-
-def _start_bare_parameters(
-    model: PreTrainedModel, missing: Iterable[str], auto: Any, config: PretrainedConfig
-) -> None:
-    """Give the parameters that no layer of torch owns the values that their class starts from.
-
-    transformers 5 leaves those that a checkpoint lacks, such as the bias of Longformer's LM head,
-    as the memory happened to be.
-    """
-    owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in missing}
-    bare = [name for name, owner in owners.items() if type(owner).__module__ not in _TORCH_LAYERS]
-    if bare:
-        fresh = auto.from_config(config, dtype=torch.float32).state_dict()
-        with torch.no_grad():
-            for name in bare:
-                model.state_dict()[name].copy_(fresh[name])
-
-
-def _may_have_head(config: PretrainedConfig) -> bool:
-    names = config.architectures
-    return not names or any("For" in architecture for architecture in names)
-
-
 def _set_bias(model: PreTrainedModel, head: Head) -> None:
     """Start the outputs of a new head from `head.bias`, where its last layer has a bias."""
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
@@ -412,27 +331,8 @@ def _set_generation(model: PreTrainedModel, head: Head) -> None:
 
 
 @contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without transformers' bars, and its report that a new head is new, as was asked for."""
-    logging: Any = transformers.logging
-    verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shows_bars:
-            logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Random numbers of torch from `seed` inside, and as before afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

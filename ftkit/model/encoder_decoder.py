@@ -1,7 +1,7 @@
 """An encoder checkpoint -> an encoder-decoder whose halves both start from it.
 
 Rothe et al. 2020, "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks". Imports
-transformers and `errors`; `checkpoint` calls it.
+transformers, `errors` and `weights`; `checkpoint` calls it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     EncoderDecoderConfig,
@@ -20,6 +18,7 @@ from transformers import (
 )
 
 from ftkit.errors import CheckpointError
+from ftkit.model.weights import POOLER, check_whole, load_weights, quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -41,8 +40,13 @@ WARM_STARTED = (
 """Model types of encoders that transformers can also run as a decoder with cross-attention."""
 
 
+@quiet_transformers()
 def warm_start(
-    folder: str, name: str, tokenizer: PreTrainedTokenizerBase, **options: Any
+    folder: str,
+    name: str,
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     """An encoder-decoder of which both halves have the weights of an encoder checkpoint.
 
@@ -51,32 +55,28 @@ def warm_start(
     special tokens are set so that `generate()` works, after saving and loading too. The names of
     the new parameters stand beside the model.
 
-    `folder` may be a hub id, and `name` is what the user called it; `options` go to
-    `from_pretrained`, such as trust_remote_code.
+    `folder` may be a hub id, and `name` is what the user called it; `config` is its own.
 
     Raises CheckpointError for an architecture that cannot be a decoder, weights that do not fit,
     and a tokenizer that does not put tokens around a text.
     """
-    options = {"dtype": torch.float32, "use_safetensors": True, **options}
-    trusted = options.get("trust_remote_code", False)
-    encoder_config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
-    decoder_config = copy.deepcopy(encoder_config)
-    check_architecture(encoder_config, name)
+    check_architecture(config, name)
     start, end = _tokens_around(tokenizer, name)
+    encoder_config, decoder_config = copy.deepcopy(config), copy.deepcopy(config)
     decoder_config.is_decoder = True
     decoder_config.add_cross_attention = True
-    encoder, _ = _load(AutoModel, folder, encoder_config, name, options)
-    decoder, new = _load(AutoModelForCausalLM, folder, decoder_config, name, options)
+    encoder, _ = _load_half(AutoModel, folder, name, encoder_config, trust_remote_code)
+    decoder, new = _load_half(AutoModelForCausalLM, folder, name, decoder_config, trust_remote_code)
     special = {
         "decoder_start_token_id": start,
         "bos_token_id": start,
         "eos_token_id": end,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    config = EncoderDecoderConfig.from_encoder_decoder_configs(
+    both = EncoderDecoderConfig.from_encoder_decoder_configs(
         encoder.config, decoder.config, vocab_size=decoder.config.vocab_size, **special
     )
-    model = EncoderDecoderModel(config=config, encoder=encoder, decoder=decoder)
+    model = EncoderDecoderModel(config=both, encoder=encoder, decoder=decoder)
     model.generation_config = GenerationConfig.from_dict(special)
     return model, frozenset(f"decoder.{name}" for name in new)
 
@@ -104,33 +104,14 @@ def _tokens_around(tokenizer: PreTrainedTokenizerBase, name: str) -> tuple[int, 
     return ids[0], ids[-1]
 
 
-def _load(
-    auto: Any, folder: str, config: PretrainedConfig, name: str, options: dict[str, Any]
-) -> tuple[Any, set[str]]:
+def _load_half(
+    auto: Any, folder: str, name: str, config: PretrainedConfig, trust_remote_code: bool
+) -> tuple[Any, frozenset[str]]:
     """One half, and the names of its parameters that the checkpoint does not have.
 
     Raises CheckpointError where the weights lack more than what is to be new.
     """
-    try:
-        model, report = auto.from_pretrained(
-            folder, config=config, output_loading_info=True, **options
-        )
-    except Exception as error:
-        raise CheckpointError(
-            f'the weights of "{name}" cannot be opened ({str(error).strip().splitlines()[0]})',
-            remedy="Check that model.safetensors is whole and belongs to config.json.",
-        ) from None
+    model, missing = load_weights(auto, folder, name, config, trust_remote_code)
     prefix = "" if auto is AutoModel else f"{model.base_model_prefix}."
-    new = (".crossattention", "pooler.")
-    missing = [
-        key
-        for key in sorted(report["missing_keys"])
-        if key.startswith(prefix) and not any(part in key for part in new)
-    ]
-    if missing:
-        raise CheckpointError(
-            f'the weights of "{name}" lack {len(missing)} of the tensors that its config.json '
-            f"asks for, such as {missing[0]}",
-            remedy="Check that model.safetensors belongs to config.json.",
-        )
-    return model, set(report["missing_keys"])
+    check_whole(missing, name, prefix, (".crossattention", *POOLER))
+    return model, missing

@@ -42,11 +42,15 @@ def encoder(tiny_tokenizer, tmp_path):
     return make
 
 
+def warm(folder, name, tokenizer):
+    return warm_start(str(folder), name, AutoConfig.from_pretrained(folder), tokenizer)
+
+
 @pytest.mark.parametrize("model_type", WARM_STARTED)
 def test_it_generates_and_does_so_after_loading(encoder, tiny_tokenizer, tmp_path, model_type):
     tokenizer = tiny_tokenizer("bert")
     torch.manual_seed(1)
-    model = warm_start(encoder(model_type), model_type, tokenizer)[0].eval()
+    model = warm(encoder(model_type), model_type, tokenizer)[0].eval()
     encoded = tokenizer(["hello my refund is late", "parcel"], padding=True, return_tensors="pt")
     inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
     # An end this early would hide a difference.
@@ -63,7 +67,7 @@ def test_it_generates_and_does_so_after_loading(encoder, tiny_tokenizer, tmp_pat
 
 
 def test_both_halves_have_the_checkpoints_weights(tiny_checkpoint, tiny_model, tiny_tokenizer):
-    model, _ = warm_start(str(tiny_checkpoint), "tiny", tiny_tokenizer("bert"))
+    model, _ = warm(tiny_checkpoint, "tiny", tiny_tokenizer("bert"))
     decoder = model.decoder.state_dict()
     for name, weight in tiny_model("bert").state_dict().items():
         assert torch.equal(model.encoder.state_dict()[name], weight)
@@ -74,7 +78,7 @@ def test_both_halves_have_the_checkpoints_weights(tiny_checkpoint, tiny_model, t
 
 
 def test_the_decoder_reads_backwards_only_and_the_encoder_always(tiny_checkpoint, tiny_tokenizer):
-    model = warm_start(str(tiny_checkpoint), "tiny", tiny_tokenizer("bert"))[0].eval()
+    model = warm(tiny_checkpoint, "tiny", tiny_tokenizer("bert"))[0].eval()
     source, labels = torch.tensor([[2, 9, 8, 3]]), torch.tensor([[2, 7, 8, 9, 3]])
     ids = model.prepare_decoder_input_ids_from_labels(labels)
     assert ids.tolist() == [[2, 2, 7, 8, 9]]
@@ -95,14 +99,14 @@ def test_architectures_that_cannot_decode_are_refused(
 ):
     folder = make_checkpoint(architecture)
     with pytest.raises(CheckpointError, match=f"is a {architecture}, which has no .* bert, "):
-        warm_start(str(folder), "mine", tiny_tokenizer(architecture))
+        warm(folder, "mine", tiny_tokenizer(architecture))
     with pytest.raises(CheckpointError, match='"mine" is a'):
         check_architecture(AutoConfig.from_pretrained(folder), "mine")
 
 
 def test_a_tokenizer_that_marks_no_start_is_refused(tiny_checkpoint, tiny_tokenizer):
     with pytest.raises(CheckpointError, match="does not mark where a text starts and ends"):
-        warm_start(str(tiny_checkpoint), "mine", tiny_tokenizer("gpt2"))
+        warm(tiny_checkpoint, "mine", tiny_tokenizer("gpt2"))
 
 
 def test_weights_that_lack_a_layer_are_refused(tiny_tokenizer, make_checkpoint, tmp_path):
@@ -114,7 +118,7 @@ def test_weights_that_lack_a_layer_are_refused(tiny_tokenizer, make_checkpoint, 
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(CheckpointError, match=r"lack 1 of the tensors .*output.dense.weight"):
-        warm_start(str(tmp_path), "mine", tiny_tokenizer("bert"))
+        warm(tmp_path, "mine", tiny_tokenizer("bert"))
     (tmp_path / "model.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match='weights of "mine" cannot be opened'):
-        warm_start(str(tmp_path), "mine", tiny_tokenizer("bert"))
+        warm(tmp_path, "mine", tiny_tokenizer("bert"))
