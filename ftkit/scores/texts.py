@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -97,12 +97,12 @@ class SummaryMetrics:
         for text, row, wanted in zip(texts, rows, references, strict=True):
             self.rouge.append(rouge_scores(text, wanted))
             words, document_words = split_words(text), split_words(row["text"])
-            bigrams = set(_bigrams(words))
+            bigrams = set(pairwise(words))
             whole = f" {' '.join(document_words)} "
             sentences = [part for each in split_sentences(text) if (part := split_words(each))]
             self.counts["words"] += len(words)
             self.counts["bigrams"] += len(bigrams)
-            self.counts["novel"] += len(bigrams.difference(_bigrams(document_words)))
+            self.counts["novel"] += len(bigrams.difference(pairwise(document_words)))
             self.counts["sentences"] += len(sentences)
             self.counts["copied"] += sum(f" {' '.join(each)} " in whole for each in sentences)
             self.counts["empty"] += not text.strip()
@@ -128,10 +128,6 @@ class SummaryMetrics:
     def chosen(self) -> dict[str, Any]:
         """Nothing is left to choose."""
         return {}
-
-
-def _bigrams(words: Sequence[str]) -> Iterable[tuple[str, str]]:
-    return pairwise(words)
 
 
 # As sacrebleu's signatures have them.

@@ -1,4 +1,4 @@
-"""What tasks that write a text share: ids of texts and targets, settings, checks.
+"""What tasks that write a text share: options, ids of texts and targets, settings, checks.
 
 Pure functions over texts, token ids and tensors. Imports `errors`, `features` and `task`;
 `tasks/summarization.py` and `tasks/translation.py` call it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, describe_rows, quoted
 from ftkit.features import IGNORED
-from ftkit.task import Batch
+from ftkit.task import Batch, Rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -24,25 +25,36 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def check_options(
-    *,
-    max_length: int | None,
-    max_target_length: int,
-    label_smoothing: float,
-    num_beams: int,
-    validate_rows: int | None,
-    validate_every: int,
-    no_repeat_ngram_size: int = 0,
-) -> None:
-    """Raises SettingError for an option that cannot work."""
-    check_least(8, "tokens", max_length=max_length)
-    check_least(4, "tokens", max_target_length=max_target_length)
-    check_least(0, "tokens", no_repeat_ngram_size=no_repeat_ngram_size)
-    check_least(1, num_beams=num_beams, validate_rows=validate_rows, validate_every=validate_every)
-    if not 0 <= label_smoothing < 1:
-        raise SettingError(
-            f"label_smoothing is {label_smoothing}", remedy="Give 0 or more, below 1."
-        )
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions:
+    """Options of every task that writes. Raises SettingError for a value that cannot work."""
+
+    prefix: str | None = None
+    """Put before every text, such as T5's "summarize: "; None is what the checkpoint names."""
+    max_length: int | None = None
+    """Longest text in tokens, special tokens counted; None is the checkpoint's own limit."""
+    max_target_length: int = 128
+    """Longest text to learn and to write, in tokens, special tokens counted."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over the whole vocabulary (Szegedy et al. 2016)."""
+    num_beams: int = 4
+    """Beginnings that generation keeps in mind; 1 takes the likeliest token each time."""
+    validate_rows: int | None = 200
+    """Validation rows that a text is written for during training; None is all of them."""
+    validate_every: int = 1
+    """Epochs from one such validation to the next."""
+    start: Mapping[str, int] = field(default_factory=dict)
+    """Settings of generation by which the language is chosen; filled in from the tokenizer."""
+
+    def __post_init__(self) -> None:
+        check_least(8, "tokens", max_length=self.max_length)
+        check_least(4, "tokens", max_target_length=self.max_target_length)
+        check_least(1, num_beams=self.num_beams)
+        check_least(1, validate_rows=self.validate_rows, validate_every=self.validate_every)
+        if not 0 <= self.label_smoothing < 1:
+            raise SettingError(
+                f"label_smoothing is {self.label_smoothing}", remedy="Give 0 or more, below 1."
+            )
 
 
 # Whole columns
@@ -238,17 +250,17 @@ def prefixes_of(config: Any) -> dict[str, str]:
     return {name: settings["prefix"] for name, settings in tasks.items() if "prefix" in settings}
 
 
-def decoder_positions(config: Any) -> int | None:
-    """Longest text in tokens that a checkpoint's decoder takes; None where nothing bounds it."""
+def target_limit(config: Any, wanted: int) -> int:
+    """Longest target in tokens: `wanted`, or less where a decoder takes no more."""
     decoder = getattr(config, "decoder", config)
     positions: int | None = getattr(decoder, "max_decoder_position_embeddings", None)
     if positions is None:
         positions = getattr(decoder, "max_position_embeddings", None)
     if positions is None or positions < 1:
-        return None
+        return wanted
     if decoder.model_type in _POSITIONS_BEHIND_PADDING:
         positions -= decoder.pad_token_id + 1
-    return positions
+    return min(wanted, positions)
 
 
 # RoBERTa and its kin count their positions from behind the padding index.
@@ -291,7 +303,22 @@ def set_languages(
     return {"forced_bos_token_id" if ids[0] == language else "decoder_start_token_id": language}
 
 
-# What is lost
+# What is shown, and what is lost
+
+
+def show_texts(
+    rows: Rows,
+    names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    written: Tensor | None = None,
+) -> list[dict[str, str]]:
+    """The texts in those columns that the rows have, and what was written: ids (rows, tokens)."""
+    shown = [name for name in names if rows and name in rows[0]]
+    table = [{name: str(row[name]) for name in shown} for row in rows]
+    if written is not None:
+        for shown_row, text in zip(table, decode_ids(written, tokenizer), strict=True):
+            shown_row["predicted"] = text
+    return table
 
 
 def describe_cut(

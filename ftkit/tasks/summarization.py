@@ -7,25 +7,27 @@ What it shares with its sibling `translation` stands in `targets.texts`, its sco
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from ftkit.errors import check_least
 from ftkit.scores.texts import SUMMARY_SCORES, SummaryMetrics, describe_rouge
 from ftkit.targets.loss import token_loss
 from ftkit.targets.texts import (
+    WritingOptions,
     arrow_column,
-    check_options,
     check_targets,
     collate_texts,
     decode_ids,
-    decoder_positions,
     describe_cut,
     encode_targets,
     encode_texts,
     generation_settings,
     prefixes_of,
     set_languages,
+    show_texts,
+    target_limit,
     warn_of_rows,
 )
 from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
@@ -48,9 +50,11 @@ class SummaryPrediction:
         return {"summary_text": self.summary}
 
 
-@dataclass(frozen=True)
-class Summarization:
-    """Options of summarization. Raises SettingError for a value that cannot work."""
+@dataclass(frozen=True, kw_only=True)
+class Summarization(WritingOptions):
+    """Options of summarization, beside those of all writing. Raises SettingError for a value that
+    cannot work.
+    """
 
     name: ClassVar[str] = "summarization"
     pipeline: ClassVar[str] = "summarization"
@@ -61,37 +65,14 @@ class Summarization:
     generates: ClassVar[bool] = True
     packs: ClassVar[bool] = False
 
-    prefix: str | None = None
-    """Put before every text, such as T5's "summarize: "; None is what the checkpoint names."""
-    max_length: int | None = None
-    """Longest text in tokens, special tokens counted; None is the checkpoint's own limit."""
-    max_target_length: int = 128
-    """Longest summary in tokens, to learn and to write, special tokens counted."""
-    label_smoothing: float = 0.0
-    """Share of the target spread over the whole vocabulary (Szegedy et al. 2016)."""
-    num_beams: int = 4
-    """Beginnings that generation keeps in mind; 1 takes the likeliest token each time."""
     no_repeat_ngram_size: int = 3
     """Tokens in a row that a summary never says twice (Paulus et al. 2017); 0 forbids nothing."""
     language: str | None = None
     """Language code of texts and summaries for tokenizers that mark it, such as mBART's "en_XX"."""
-    validate_rows: int | None = 200
-    """Validation rows that a summary is written for during training; None is all of them."""
-    validate_every: int = 1
-    """Epochs from one such validation to the next."""
-    start: Mapping[str, int] = field(default_factory=dict)
-    """Settings of generation by which the language is chosen; filled in from the tokenizer."""
 
     def __post_init__(self) -> None:
-        check_options(
-            max_length=self.max_length,
-            max_target_length=self.max_target_length,
-            label_smoothing=self.label_smoothing,
-            num_beams=self.num_beams,
-            no_repeat_ngram_size=self.no_repeat_ngram_size,
-            validate_rows=self.validate_rows,
-            validate_every=self.validate_every,
-        )
+        super().__post_init__()
+        check_least(0, "tokens", no_repeat_ngram_size=self.no_repeat_ngram_size)
 
     # Schema
 
@@ -143,9 +124,7 @@ class Summarization:
         return replace(
             self,
             prefix=prefix if self.prefix is None else self.prefix,
-            max_target_length=min(
-                self.max_target_length, decoder_positions(config) or self.max_target_length
-            ),
+            max_target_length=target_limit(config, self.max_target_length),
             start=start,
         )
 
@@ -250,9 +229,4 @@ class Summarization:
         decided: Tensor | None = None,
     ) -> list[dict[str, str]]:
         """Each text, its summary, and the summary that was written."""
-        shown = [name for name in ("text", "summary") if rows and name in rows[0]]
-        table = [{name: str(row[name]) for name in shown} for row in rows]
-        if decided is not None:
-            for shown_row, text in zip(table, decode_ids(decided, tokenizer), strict=True):
-                shown_row["predicted"] = text
-        return table
+        return show_texts(rows, ("text", "summary"), tokenizer, decided)

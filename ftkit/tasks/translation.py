@@ -7,7 +7,7 @@ What it shares with its sibling `summarization` stands in `targets.texts`, its s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -15,17 +15,18 @@ from ftkit.errors import SettingError, quoted
 from ftkit.scores.texts import TRANSLATION_SCORES, TranslationMetrics, describe_translation_scores
 from ftkit.targets.loss import token_loss
 from ftkit.targets.texts import (
-    check_options,
+    WritingOptions,
     check_targets,
     collate_texts,
     decode_ids,
-    decoder_positions,
     describe_cut,
     encode_targets,
     encode_texts,
     generation_settings,
     prefixes_of,
     set_languages,
+    show_texts,
+    target_limit,
 )
 from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
@@ -48,8 +49,10 @@ class TranslationPrediction:
 
 
 @dataclass(frozen=True)
-class Translation:
-    """Options of translation. Raises SettingError for a value that cannot work."""
+class Translation(WritingOptions):
+    """Options of translation, beside those of all writing. Raises SettingError for a value that
+    cannot work.
+    """
 
     name: ClassVar[str] = "translation"
     pipeline: ClassVar[str] = "translation"
@@ -61,32 +64,6 @@ class Translation:
     """Language of the sources as the checkpoint writes it: "en" for T5, "en_XX" for mBART."""
     target_language: str | None = None
     """Language of the translations, written likewise."""
-    prefix: str | None = None
-    """Put before every source; None is what the checkpoint names for the two languages."""
-    max_length: int | None = None
-    """Longest source in tokens, special tokens counted; None is the checkpoint's own limit."""
-    max_target_length: int = 128
-    """Longest translation in tokens, to learn and to write, special tokens counted."""
-    label_smoothing: float = 0.0
-    """Share of the target spread over the whole vocabulary (Szegedy et al. 2016)."""
-    num_beams: int = 4
-    """Beginnings that generation keeps in mind; 1 takes the likeliest token each time."""
-    validate_rows: int | None = 200
-    """Validation rows that are translated during training; None is all of them."""
-    validate_every: int = 1
-    """Epochs from one such validation to the next."""
-    start: Mapping[str, int] = field(default_factory=dict)
-    """Settings of generation by which the language is chosen; filled in from the tokenizer."""
-
-    def __post_init__(self) -> None:
-        check_options(
-            max_length=self.max_length,
-            max_target_length=self.max_target_length,
-            label_smoothing=self.label_smoothing,
-            num_beams=self.num_beams,
-            validate_rows=self.validate_rows,
-            validate_every=self.validate_every,
-        )
 
     # Schema
 
@@ -128,9 +105,7 @@ class Translation:
         return replace(
             self,
             prefix=self._prefix(config) if self.prefix is None else self.prefix,
-            max_target_length=min(
-                self.max_target_length, decoder_positions(config) or self.max_target_length
-            ),
+            max_target_length=target_limit(config, self.max_target_length),
             start=start,
         )
 
@@ -243,9 +218,4 @@ class Translation:
         decided: Tensor | None = None,
     ) -> list[dict[str, str]]:
         """Each source, its translation, and the translation that was written."""
-        shown = [name for name in ("source", "target") if rows and name in rows[0]]
-        table = [{name: str(row[name]) for name in shown} for row in rows]
-        if decided is not None:
-            for shown_row, text in zip(table, decode_ids(decided, tokenizer), strict=True):
-                shown_row["predicted"] = text
-        return table
+        return show_texts(rows, ("source", "target"), tokenizer, decided)

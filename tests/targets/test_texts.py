@@ -11,13 +11,13 @@ from ftkit.targets.texts import (
     check_targets,
     collate_texts,
     decode_ids,
-    decoder_positions,
     describe_cut,
     encode_targets,
     encode_texts,
     generation_settings,
     prefixes_of,
     set_languages,
+    target_limit,
 )
 
 pytestmark = pytest.mark.unit
@@ -106,18 +106,19 @@ def test_prefixes_are_read_off_the_config():
 
 
 @pytest.mark.parametrize(
-    ("config", "positions"),
+    ("config", "limit"),
     [
-        (T5Config(), None),
-        (XLNetConfig(), None),
+        (T5Config(), 100),
+        (XLNetConfig(), 100),
         (BartConfig(max_position_embeddings=40), 40),
         (LEDConfig(max_encoder_position_embeddings=99, max_decoder_position_embeddings=33), 33),
         (BertConfig(max_position_embeddings=64), 64),
         (RobertaConfig(max_position_embeddings=66, pad_token_id=1), 64),
     ],
 )
-def test_positions_of_decoders(config, positions):
-    assert decoder_positions(config) == positions
+def test_targets_are_no_longer_than_the_decoder_takes(config, limit):
+    assert target_limit(config, 100) == limit
+    assert target_limit(config, 30) == 30
 
 
 # Languages
