@@ -47,12 +47,13 @@ class RowList(Sequence[Row]):
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
-        if not isinstance(index, int):
+        if not isinstance(index, (int, np.integer)):
             numbers = range(len(self))[index] if isinstance(index, slice) else index
             return L([self[int(number)] for number in numbers])
-        columns = named_labels(self._rows[index : index + 1], self._rows.features)
+        number = range(len(self))[index]
+        columns = named_labels(self._rows[number : number + 1], self._rows.features)
         row = Row({name: values[0] for name, values in columns.items()})
-        row.number = index
+        row.number = number
         return row
 
     @property

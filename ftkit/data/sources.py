@@ -218,7 +218,7 @@ class _Strata:
         values: list[Any] = table.column(self.label).to_pylist()
         if self.is_number:
             return [float(value) for value in values]
-        return [sorted(_kinds(value)) if isinstance(value, list) else value for value in values]
+        return [sorted(_labels_in(value)) if isinstance(value, list) else value for value in values]
 
 
 def _strata(parts: Mapping[str, Part], task: Task) -> _Strata:
@@ -266,7 +266,7 @@ def _limit(parts: Mapping[str, Part], strata: _Strata, limit: int, seed: int) ->
         labels = strata.of(part.table)
         is_usable = np.ones(len(labels), dtype=bool)
         if split != "train" and not strata.is_number:
-            is_usable = np.array([known.issuperset(_names(label)) for label in labels])
+            is_usable = np.array([known.issuperset(_labels_in(label)) for label in labels])
         if not is_usable.all() and is_usable.any():
             part = keep_rows(part, is_usable)
             labels = [label for label, is_kept in zip(labels, is_usable, strict=True) if is_kept]
@@ -274,19 +274,14 @@ def _limit(parts: Mapping[str, Part], strata: _Strata, limit: int, seed: int) ->
         limited[split] = part if is_drawn.all() else keep_rows(part, is_drawn)
         if split == "train":
             drawn = (label for label, is_kept in zip(labels, is_drawn, strict=True) if is_kept)
-            known = {name for label in drawn for name in _names(label)}
+            known = set().union(*map(_labels_in, drawn))
     return limited
 
 
-def _kinds(labels: list[Any]) -> set[Any]:
-    """The labels that a list names, once each: of words, of entities, or of the row itself."""
+def _labels_in(cell: Any) -> set[Any]:
+    """The labels that a cell names, once each: of words, of entities, or of the row itself."""
+    labels = cell if isinstance(cell, list) else [cell]
     return {each.get("label") if isinstance(each, dict) else each for each in labels}
-
-
-def _names(label: Any) -> list[Any]:
-    """The labels in a cell; a cell of another make, such as answers with offsets, has none."""
-    names = label if isinstance(label, list) else [label]
-    return [name for name in names if isinstance(name, (str, int))]
 
 
 def _groups(parts: Mapping[str, Part], split: str, group: str) -> list[Hashable]:

@@ -99,6 +99,16 @@ def test_a_batch_is_what_its_rows_say(load, options, tiny_tokenizer):
             assert inputs["attention_mask"].tolist() == expected["attention_mask"]
 
 
+def test_items_take_every_kind_of_number(load):
+    items = load().valid.dataset.items
+    for index in (60, -1, np.int64(60), np.int32(-1)):
+        assert (items[index]["number"], items[index].number) == (60, 60)
+    assert [row.number for row in items[-2:]] == [row.number for row in items[[-2, 60]]] == [59, 60]
+    for index in (61, -62):
+        with pytest.raises(IndexError):
+            items[index]
+
+
 @settings
 def test_the_same_seed_gives_the_same_batches(load, options):
     first, second = load(**options), load(**options)

@@ -17,7 +17,7 @@ from ftkit.data import parts
 from ftkit.data.samples import sample_folder
 from ftkit.data.sources import load_data
 from ftkit.errors import DataError, FtkitError, FtkitWarning, SettingError
-from ftkit.tasks import get_task
+from ftkit.tasks import Classification
 
 ROWS = [{"text": f"hello, {i}", "label": "ab"[i % 2]} for i in range(20)]
 CSV = "text,label\n" + "".join(f'"hello, {i}",{"ab"[i % 2]}\n' for i in range(20))
@@ -307,7 +307,7 @@ def test_grouped_split():
 
 def test_whole_numbers_of_a_regression_are_no_classes():
     rows = [{"text": "x", "label": i} for i in range(100)]
-    data = load(rows, get_task("classification").__class__(kind="regression"))
+    data = load(rows, Classification(kind="regression"))
     assert len(data["validation"]) == 10
 
 
@@ -319,6 +319,9 @@ def test_limit():
     texts = [int(text) for text in data["test"]["text"]]
     assert texts == sorted(texts)
     few = load({"train": rows, "test": rows}, limit=4)
+    assert set(few["test"]["label"]) <= set(few["train"]["label"])
+    numbered = [{"text": str(i), "label": i % 7 + 0.5} for i in range(700)]
+    few = load({"train": numbered, "test": numbered[3:]}, Classification(kind="single"), limit=4)
     assert set(few["test"]["label"]) <= set(few["train"]["label"])
     assert load(rows, limit=70, seed=1)["train"]["text"] != load(rows, limit=70)["train"]["text"]
 
