@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_checkpoints import ARCHITECTURES
 
 # Read by the libraries when they are imported, so they are set before any test module is.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -97,8 +98,8 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     """A function that saves a tiny random checkpoint, and gives the same folder when asked again.
 
     `make_checkpoint("roberta", head="ForSequenceClassification", num_labels=3)`: the architecture
-    is a key of `transformers`' config mapping, the head the end of a class's name, further
-    arguments go into the config.
+    is a key of `ARCHITECTURES` and of `transformers`' config mapping, the head the end of a class's
+    name; further arguments go into the config.
     """
     made: dict[str, Path] = {}
 
@@ -125,46 +126,6 @@ def tiny_tokenizer() -> Callable[..., Any]:
     return _tiny_tokenizer
 
 
-_SIZES: dict[str, dict[str, Any]] = {
-    "bert": {
-        # Five times the usual: else so narrow a model answers the same to every text.
-        "initializer_range": 0.1,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 64,
-    },
-    "distilbert": {
-        "initializer_range": 0.1,
-        "dim": 32,
-        "n_layers": 2,
-        "n_heads": 2,
-        "hidden_dim": 64,
-        "max_position_embeddings": 64,
-    },
-    "gpt2": {"initializer_range": 0.1, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64},
-    "t5": {
-        "d_model": 32,
-        "d_kv": 16,
-        "d_ff": 64,
-        "num_layers": 2,
-        "num_heads": 2,
-    },
-    "bart": {
-        "init_std": 0.1,
-        "d_model": 32,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 64,
-        "decoder_ffn_dim": 64,
-        "max_position_embeddings": 64,
-    },
-}
-_SIZES["roberta"] = {**_SIZES["bert"], "max_position_embeddings": 66, "type_vocab_size": 1}
-_SIZES["albert"] = {**_SIZES["bert"], "embedding_size": 16}
 _BYTE_LEVEL = ("roberta", "gpt2", "bart")
 
 
@@ -181,7 +142,7 @@ def _tiny_model(architecture: str, head: str = "Model", **config: Any) -> Any:
     if architecture == "t5":
         special["decoder_start_token_id"] = tokenizer.pad_token_id
     config_class = CONFIG_MAPPING[architecture]
-    settings = {"vocab_size": len(tokenizer), **_SIZES[architecture], **special, **config}
+    settings = {"vocab_size": len(tokenizer), **ARCHITECTURES[architecture][2], **special, **config}
     prefix = config_class.__name__.removesuffix("Config")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -42,6 +42,10 @@ _BART = {
     "forced_eos_token_id": 2,
 }
 
+_ROBERTA_TOKENS = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
+_ROBERTA_TOKENS |= {"cls": "<s>", "sep": "</s>", "mask": "<mask>"}
+_ROBERTA_ENDS = ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
+
 # Architecture -> its model_type in transformers, its kind of tokenizer, its config.
 ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bert": ("bert", "wordpiece", _BERT),
@@ -202,16 +206,7 @@ def train_tokenizer(kind: str, texts: list[str]) -> Any:
         ends = ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1")
         options["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     elif kind in ("bytes", "decoder"):
-        names = {
-            "bos": "<s>",
-            "pad": "<pad>",
-            "eos": "</s>",
-            "unk": "<unk>",
-            "cls": "<s>",
-            "sep": "</s>",
-        }
-        names["mask"] = "<mask>"
-        ends = ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
+        names, ends = _ROBERTA_TOKENS, _ROBERTA_ENDS
         if kind == "decoder":
             names, ends = {"bos": "<|end|>", "eos": "<|end|>"}, ("", "")
         backend = Tokenizer(models.BPE())
@@ -227,18 +222,9 @@ def train_tokenizer(kind: str, texts: list[str]) -> Any:
         names = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
         ends = ("$A </s>", "$A </s> $B </s>")
         if kind != "t5":
-            names = {
-                "bos": "<s>",
-                "pad": "<pad>",
-                "eos": "</s>",
-                "unk": "<unk>",
-                "cls": "<s>",
-                "sep": "</s>",
-            }
-            names["mask"] = "<mask>"
-            ends = ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
+            names, ends = _ROBERTA_TOKENS, _ROBERTA_ENDS
         if kind == "left":
-            names |= {"cls": "<cls>", "sep": "<sep>"}
+            names = {**names, "cls": "<cls>", "sep": "<sep>"}
             ends = ("$A <sep> <cls>", "$A <sep> $B <sep> <cls>")
             options["padding_side"] = "left"
         backend = Tokenizer(models.Unigram())

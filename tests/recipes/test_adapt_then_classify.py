@@ -1,21 +1,8 @@
 """The recipe runs whole on a tiny checkpoint; what adapting gains is measured elsewhere."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
-
-RECIPE = Path(__file__).parents[2] / "recipes" / "adapt_then_classify.py"
-
-
-@pytest.fixture
-def recipe(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("adapt_then_classify", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.filterwarnings("ignore::ftkit.errors.FtkitWarning")

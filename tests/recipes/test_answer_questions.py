@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-
-RECIPE = Path(__file__).parents[2] / "recipes" / "answer_questions.py"
 
 
 @pytest.mark.slow
 def test_recipe_trains_saves_and_predicts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("answer_questions", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-
     evaluation = recipe.main(output="runs/answers", epochs=1, limit=64)
 
     printed = capsys.readouterr().out

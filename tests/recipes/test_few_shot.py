@@ -1,20 +1,6 @@
 """The recipe runs whole on a tiny checkpoint, and with MiniLM beats chance by far."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
-
-RECIPE = Path(__file__).parents[2] / "recipes" / "few_shot.py"
-
-
-@pytest.fixture
-def recipe(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("few_shot", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.filterwarnings("ignore::ftkit.errors.FtkitWarning")

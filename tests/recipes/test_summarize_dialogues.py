@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-
-RECIPE = Path(__file__).parents[2] / "recipes" / "summarize_dialogues.py"
 
 
 @pytest.mark.slow
 def test_recipe_trains_saves_and_writes(
-    minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe: ModuleType, minilm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("summarize_dialogues", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-
     evaluation = recipe.main(checkpoint=minilm, output="runs/summaries", epochs=1, limit=6)
 
     printed = capsys.readouterr().out
