@@ -180,6 +180,13 @@ class Task(Protocol):
         """The training loss: a scalar, or one number a row where reduction is "none"."""
         ...
 
+    def n_counted(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How many losses `loss` takes the mean of: rows, windows, or the tokens that count; ().
+
+        By it batches are weighed that make one step together.
+        """
+        ...
+
     def metrics(self, tokenizer: PreTrainedTokenizerBase, *, choose: bool = False) -> Metrics:
         """An empty set of scores; `choose` lets the rows decide options such as a threshold."""
         ...

@@ -33,10 +33,11 @@ class SeedEachFit(Callback):
 
 
 class Accumulate(Callback):
-    """Step once in `n_batches`, with the gradient of the mean over all their rows.
+    """Step once in `n_batches`, with the gradient that one batch of all their rows would have.
 
     Unlike fastai's GradientAccumulation it steps on what is left at the end of an epoch, and
-    weighs batches by their rows. GradScaler and clipping see the finished gradient.
+    weighs batches by what their losses are means of: rows, or the tokens that count. GradScaler
+    and clipping see the finished gradient.
     """
 
     order = MixedPrecision.order - 4
@@ -48,22 +49,24 @@ class Accumulate(Callback):
     def before_train(self) -> None:
         """Start without gradients."""
         self.learn.opt.zero_grad()
-        self.rows = 0
+        self.counted: Any = 0
 
     def after_loss(self) -> None:
-        """Weigh the batch by its rows; `loss` stays the batch's own mean."""
+        """Weigh the batch by what counts in it; `loss` stays the batch's own mean."""
         if self.training:
-            self.learn.loss_grad = self.learn.loss_grad * len(self.learn.y)
+            task = self.learn.task_scores.task
+            counted = task.n_counted(self.learn.pred, self.learn.y)
+            self.learn.loss_grad = self.learn.loss_grad * counted
+            self.counted = self.counted + counted
 
     def before_step(self) -> None:
-        """Go on gathering, or divide by the rows gathered and let the step happen."""
-        self.rows += len(self.learn.y)
+        """Go on gathering, or divide by what was counted and let the step happen."""
         is_last = self.learn.iter + 1 == self.learn.n_iter
         if (self.learn.iter + 1) % self.n_batches and not is_last:
             raise CancelBatchException
         gradients = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
-        torch._foreach_div_(gradients, float(self.rows))
-        self.rows = 0
+        torch._foreach_div_(gradients, self.counted.clamp(min=1).to(gradients[0].dtype))
+        self.counted = 0
 
 
 class ProgressLines(Callback):

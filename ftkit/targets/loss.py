@@ -30,6 +30,11 @@ def token_loss(
     return mean_of_counted(losses.view(targets.shape), targets != IGNORED, reduction)
 
 
+def count_targets(targets: Tensor) -> Tensor:
+    """How many targets are not IGNORED: ()."""
+    return (targets != IGNORED).sum()
+
+
 def mean_of_counted(losses: Tensor, is_counted: Tensor, reduction: Reduction) -> Tensor:
     """The mean over the counted ones of losses (rows, ...): of all, or of each row for "none".
 

@@ -386,6 +386,10 @@ class Classification:
             ).mean(1)
         return losses.mean() if reduction == "mean" else losses
 
+    def n_counted(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How many rows there are: ()."""
+        return torch.tensor(len(targets), device=outputs.device)
+
     def _weight_tensor(self, outputs: Tensor) -> Tensor | None:
         weights = self.class_weights
         return torch.tensor(weights, device=outputs.device) if isinstance(weights, tuple) else None

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from ftkit.errors import CheckpointError, DataError, SettingError, check_least, quoted
 from ftkit.features import IGNORED
-from ftkit.targets.loss import token_loss
+from ftkit.targets.loss import count_targets, token_loss
 from ftkit.task import Batch, Column, Head, Inputs, Prediction, Reduction, Rows
 
 if TYPE_CHECKING:
@@ -315,6 +315,10 @@ class LanguageModeling:
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy: the mean over the targets of the batch, or of each block."""
         return token_loss(outputs, targets, reduction)
+
+    def n_counted(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How many tokens have a target: ()."""
+        return count_targets(targets)
 
     # Metrics
 

@@ -41,7 +41,7 @@ from ftkit.targets.entities import (
     types_of_entities,
     types_of_tags,
 )
-from ftkit.targets.loss import token_loss
+from ftkit.targets.loss import count_targets, token_loss
 from ftkit.targets.tags import TagSet, tags_of_types
 from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
 
@@ -410,6 +410,10 @@ class NER:
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy: the mean over the words that have a target, or over those of each row."""
         return token_loss(outputs, targets, reduction)
+
+    def n_counted(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How many words or sub-tokens have a target: ()."""
+        return count_targets(targets)
 
     # Metrics
 

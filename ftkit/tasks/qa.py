@@ -372,7 +372,11 @@ class QuestionAnswering:
             _cross_entropy(start, torch.where(holds, first, null))
             + _cross_entropy(end, torch.where(holds, last, null))
         ) / 2
-        return mean_of_counted(losses, is_null.any(-1) & (wanted_start != IGNORED), reduction)
+        return mean_of_counted(losses, _is_counted(outputs, targets), reduction)
+
+    def n_counted(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How many windows count: ()."""
+        return _is_counted(outputs, targets).sum()
 
     # Metrics
 
@@ -530,6 +534,11 @@ def _token_target(
     if not any(first in window and last in window for window in map(set, windows)):
         return [IGNORED, IGNORED], n_tokens
     return [max(gold[0], starts[first]), min(gold[1], ends[last])], n_tokens
+
+
+def _is_counted(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Which windows (rows, windows) are there, of rows whose answer one of theirs holds."""
+    return (outputs[..., 2] == _NULL).any(-1) & (targets[:, 0, None] != IGNORED)
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:

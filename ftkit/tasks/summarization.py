@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ftkit.errors import check_least
 from ftkit.scores.texts import SUMMARY_SCORES, SummaryMetrics, describe_rouge
-from ftkit.targets.loss import token_loss
+from ftkit.targets.loss import count_targets, token_loss
 from ftkit.targets.texts import (
     WritingOptions,
     arrow_column,
@@ -186,6 +186,10 @@ class Summarization(WritingOptions):
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy of every label id from those before it, the mean over them."""
         return token_loss(outputs, targets, reduction, label_smoothing=self.label_smoothing)
+
+    def n_counted(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How many tokens have a target: ()."""
+        return count_targets(targets)
 
     # Metrics
 

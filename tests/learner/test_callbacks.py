@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from fastai.callback.all import CSVLogger, EarlyStoppingCallback, GradientClip, SaveModelCallback
 from fastai.callback.core import Callback
 
@@ -29,7 +30,10 @@ class Watch(Callback):
             self.losses.append(self.learn.loss.item())
 
     def before_step(self):
-        self.gradients.append([p.grad.clone() for p in self.learn.model.parameters()])
+        parameters = self.learn.model.parameters()
+        self.gradients.append(
+            [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+        )
 
 
 @pytest.fixture
@@ -66,6 +70,51 @@ def test_accumulate_is_one_big_batch(make_still_learner, n_batches):
         expected = gradient_of(learn, [row for batch in group for row in batch])
         for a, b in zip(found, expected, strict=True):
             assert torch.allclose(a, b, atol=1e-6)
+
+
+TOKEN_TASKS = {
+    "ner": lambda text: {"tokens": text.split(), "tags": ["B-x", "O"] * 20},
+    "language_modeling": lambda text: {"text": text},
+    "summarization": lambda text: {"text": text, "summary": " ".join(text.split()[2:])},
+}
+
+
+@pytest.mark.parametrize("task", TOKEN_TASKS)
+def test_accumulate_weighs_by_the_tokens_that_count(task, tiny_data, make_checkpoint, tmp_path):
+    still = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+    folder = make_checkpoint("bert", **still)
+    if task == "summarization":
+        still = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+        folder = make_checkpoint("bart", "ForConditionalGeneration", **still)
+    rows = [TOKEN_TASKS[task](text) for text in tiny_data["train"]["text"][:25]]
+    rows = [
+        {**row, "tags": row["tags"][: len(row["tokens"])]} if task == "ner" else row for row in rows
+    ]
+    data = {"train": rows, "validation": rows[:4]}
+    learn = ftkit.finetune_learner(data, folder, task=task, bs=4, precision="fp32", path=tmp_path)
+    kept, watch = [], Watch()
+
+    class Keep(Callback):
+        def before_batch(self):
+            if self.training:
+                kept.append((*self.learn.xb, *self.learn.yb))
+
+    learn.fit(1, lr=0.0, wd=0.0, cbs=[ftkit.Accumulate(3), watch, Keep()])
+    assert len(watch.gradients) == math.ceil(len(kept) / 3)
+    counts = set()
+    for step, found in enumerate(watch.gradients):
+        group = kept[3 * step : 3 * step + 3]
+        learn.model.zero_grad()
+        learn.model.train()
+        losses = [
+            F.cross_entropy(learn.model(x).flatten(0, 1), y.flatten(), reduction="sum")
+            for x, y in group
+        ]
+        counts.update(int((y != -100).sum()) for _, y in group)
+        (sum(losses) / sum((y != -100).sum() for _, y in group)).backward()
+        for one, p in zip(found, learn.model.parameters(), strict=True):
+            assert torch.allclose(one, torch.zeros_like(p) if p.grad is None else p.grad, atol=1e-6)
+    assert len(counts) > 1  # else rows would do
 
 
 def test_accumulate_leaves_the_losses_alone(make_still_learner):
