@@ -27,6 +27,7 @@ _TASKS = (
     "translation",
     "language_modeling",
 )
+_STANDARD_INPUT = "standard input"
 _PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
@@ -205,6 +206,13 @@ def _predict(options: argparse.Namespace) -> None:
 
     model = load_model(options.model, precision=options.precision)
     rows = _read_input(options, model.task)
+    if any("prediction" in row for row in rows):
+        raise DataError(
+            "the answers are written under this name",
+            remedy="Rename the column.",
+            file=_STANDARD_INPUT if options.input == "-" else options.input,
+            column="prediction",
+        )
     predictions = model.predict(rows, top_k=options.top_k)
     lines = (
         json.dumps({**row, "prediction": found.to_dict()}, ensure_ascii=False, default=str) + "\n"
@@ -228,14 +236,13 @@ def _read_input(options: argparse.Namespace, task: Any) -> list[dict[str, Any]]:
                 f"standard input is not UTF-8 ({error.reason})",
                 remedy="Convert it, perhaps with iconv -f latin1 -t utf-8.",
             ) from None
-        texts = [column.name for column in task.columns() if column.kind == "text"]
-        needed = [column.name for column in task.columns() if column.is_required]
-        if len(set(texts) & set(needed)) > 1:
+        texts = [column for column in task.columns() if column.kind == "text"]
+        if sum(column.is_required for column in texts) > 1:
             rows = [
                 _parse_row(line, number) for number, line in enumerate(lines, 1) if line.strip()
             ]
         else:
-            rows = [{texts[0]: line} for line in lines if line.strip()]
+            rows = [{texts[0].name: line} for line in lines if line.strip()]
         if len(rows) < len(lines):
             blank = len(lines) - len(rows)
             warnings.warn(f"left out: {blank:,} blank lines", FtkitWarning, stacklevel=2)
@@ -259,7 +266,7 @@ def _parse_row(line: str, number: int) -> dict[str, Any]:
         raise DataError(
             "the line is no JSON object, and this task reads several texts a row",
             remedy='Write lines such as {"question": "...", "context": "..."}.',
-            file="standard input",
+            file=_STANDARD_INPUT,
             row=number,
         )
     return row

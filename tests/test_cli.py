@@ -379,6 +379,11 @@ def test_mistakes_end_in_one_line(fails, given, said):
 def test_mistakes_with_a_model(trained, arguments, data, rows_file, tmp_path, fails):
     model, file = trained / "model", rows_file("csv")
     assert "Did you mean" in fails("predict", trained, file)
+    frame = pd.read_csv(file)
+    frame["prediction"] = "late"
+    frame.to_csv(tmp_path / "answered.csv", index=False)
+    line = fails("predict", model, tmp_path / "answered.csv")
+    assert 'answered.csv, column "prediction": the answers are written under this name' in line
     assert "top_k is 0" in fails("predict", model, file, "--top-k", "0")
     assert 'no split "dev2"' in fails("evaluate", model, "--data", data, "--split", "dev2")
     assert 'column "label"' in fails("evaluate", model, "--data", file)
