@@ -237,7 +237,7 @@ class LanguageModeling:
         return None
 
     def limits(self, limit: int) -> tuple[str, ...]:
-        """What the model saw at once, and what its perplexity means."""
+        """What the model saw at once, what its perplexity means, and what it lacks."""
         size = self.block or limit
         blocks = f"It was trained on blocks of {size} tokens, in which several texts may stand."
         if self.kind == "causal":
@@ -247,6 +247,8 @@ class LanguageModeling:
             blocks,
             f"Its perplexity is that of masked tokens ({self.mask_share:.0%} of the {whole}), and "
             "compares only with that of models of its vocabulary, masked alike.",
+            "It has no pooler: a checkpoint's own, as BERT has one, is left out, and a classifier "
+            "that starts from it draws a new one.",
         )
 
     # Collate

@@ -399,6 +399,8 @@ def test_a_tiny_bert_adapts_and_a_classifier_starts_from_it(
     assert len(adapted) > 30
     for name, weights in adapted.items():
         assert torch.equal(body[name], weights), name
+    assert {name.split(".")[0] for name in set(body) - set(adapted)} == {"pooler"}
+    assert "It has no pooler" in (folder / "README.md").read_text(encoding="utf-8")
     original = ftkit.classification_learner(
         tiny_data, tiny_checkpoint, bs=8, precision="fp32", path=tmp_path
     ).model.hf_model.base_model.state_dict()
