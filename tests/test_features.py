@@ -30,7 +30,7 @@ THREE = [[[1, 2, 3]], [[4], [5, 6]], [[7, 8]]]
 
 
 def test_offsets_lengths_and_windows():
-    features = features_of(THREE, n_tokens=[3, 30, 2])
+    features = features_of(THREE, n_cut=[3, 30, 2])
     assert len(features) == 3
     assert features.row_offsets.tolist() == [0, 1, 3, 4]
     assert features.window_offsets.tolist() == [0, 3, 4, 6, 8]
@@ -171,7 +171,7 @@ def test_each_row_keeps_a_window_however_small_the_bound():
 def test_slices_stack_to_what_one_slice_gives():
     prepared = {
         "input_ids": [*THREE, [[1]], [[2, 3], [4]]],
-        "n_tokens": [3, 3, 2, 1, 3],
+        "n_cut": [3, 3, 2, 1, 3],
         "target": [[0.5, 1.0], [1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 1.0]],
     }
     whole = from_arrays(stack_arrays([slice_arrays(prepared)]))
@@ -182,7 +182,7 @@ def test_slices_stack_to_what_one_slice_gives():
     stacked = from_arrays(stack_arrays(halves))
     np.testing.assert_array_equal(stacked.window_offsets, whole.window_offsets)
     np.testing.assert_array_equal(stacked.row_offsets, whole.row_offsets)
-    for name in ("n_tokens", "target"):
+    for name in ("n_cut", "target"):
         np.testing.assert_array_equal(stacked.rows[name], whole.rows[name])
     np.testing.assert_array_equal(stacked.tokens["input_ids"], whole.tokens["input_ids"])
     assert stacked.rows["target"].shape == (5, 2)

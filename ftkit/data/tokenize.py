@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SLICE = 1000  # rows handed to the tokenizer at once
-_FORMAT = 3  # goes up with every change of what a task's `prepare` gives
+_FORMAT = 4  # goes up with every change of what a task's `prepare` gives
 
 
 def tokenize(

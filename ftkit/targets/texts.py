@@ -142,12 +142,11 @@ def encode_texts(
 ) -> dict[str, list[Any]]:
     """One window a row, `input_ids[row][0][token]`: the head of its text behind the prefix.
 
-    `n_tokens` is the length of the whole text, `n_cut` how many of its tokens are left out.
+    `n_cut` says how many of its tokens are left out.
     """
     encoded = tokenizer([prefix + text for text in texts], **_PLAIN)
     ids, cut = _cut(encoded, limit)
-    lengths = [len(each) for each in encoded["input_ids"]]
-    return {"input_ids": [[each] for each in ids], "n_tokens": lengths, "n_cut": cut}
+    return {"input_ids": [[each] for each in ids], "n_cut": cut}
 
 
 def encode_targets(

@@ -234,8 +234,8 @@ class Classification:
     ) -> dict[str, list[Any]]:
         """Token ids of a slice of rows: `input_ids[row][window][token]`.
 
-        `n_tokens` is the length of the whole row, `n_cut` how many of its tokens no window has;
-        `target`, where rows have labels, is a class number, a 0/1 vector (labels,) or a number.
+        `n_cut` says how many tokens of a row no window has; `target`, where rows have labels, is a
+        class number, a 0/1 vector (labels,) or a number.
         """
         pairs = rows.get("text_pair")
         encoded = tokenizer(
@@ -248,16 +248,14 @@ class Classification:
         )
         names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
         features: dict[str, list[Any]] = {name: [[ids] for ids in encoded[name]] for name in names}
-        lengths = [len(ids) for ids in encoded["input_ids"]]
-        cut = [0] * len(lengths)
-        for i, length in enumerate(lengths):
-            if length > limit:
+        features["n_cut"] = [0] * len(encoded["input_ids"])
+        for i, whole in enumerate(encoded["input_ids"]):
+            if len(whole) > limit:
                 windows = self._windows(encoded.sequence_ids(i), limit)
-                cut[i] = length - len(set().union(*windows))
+                features["n_cut"][i] = len(whole) - len(set().union(*windows))
                 for name in names:
                     ids = encoded[name][i]
                     features[name][i] = [[ids[p] for p in window] for window in windows]
-        features["n_tokens"], features["n_cut"] = lengths, cut
         if "label" in rows:
             features["target"] = [self._target(i, each) for i, each in enumerate(rows["label"])]
         return features

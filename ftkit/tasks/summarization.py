@@ -145,9 +145,8 @@ class Summarization(WritingOptions):
     ) -> dict[str, list[Any]]:
         """Token ids of a slice of rows: `input_ids[row][0][token]`, the head of the text.
 
-        `n_tokens` is the length of the whole text, `n_cut` how many of its tokens are left out;
-        `target`, where rows have summaries, is an array of label ids a row, and `target_cut`
-        counts those left out.
+        `n_cut` says how many of its tokens are left out; `target`, where rows have summaries, is
+        an array of label ids a row, and `target_cut` counts those left out.
         """
         features = encode_texts(rows["text"], self.prefix or "", tokenizer, limit)
         if "summary" in rows:

@@ -137,9 +137,8 @@ class Translation(WritingOptions):
     ) -> dict[str, list[Any]]:
         """Token ids of a slice of rows: `input_ids[row][0][token]`, the head of the source.
 
-        `n_tokens` is the length of the whole source, `n_cut` how many of its tokens are left out;
-        `target`, where rows have translations, is an array of label ids a row, and `target_cut`
-        counts those left out.
+        `n_cut` says how many of its tokens are left out; `target`, where rows have translations, is
+        an array of label ids a row, and `target_cut` counts those left out.
         """
         features = encode_texts(rows["source"], self.prefix or "", tokenizer, limit)
         if "target" in rows:

@@ -297,7 +297,7 @@ def test_short_rows_are_the_tokenizers_own(tiny_tokenizer, tiny_data):
     expected = tokenizer(texts, pairs)
     assert [row for (row,) in prepared["input_ids"]] == expected["input_ids"]
     assert [row for (row,) in prepared["token_type_ids"]] == expected["token_type_ids"]
-    assert prepared["n_tokens"] == [len(ids) for ids in expected["input_ids"]]
+    assert not any(prepared["n_cut"])
     assert "target" not in prepared
 
 
@@ -315,7 +315,6 @@ def test_long_rows_keep_what_was_asked_for(tiny_tokenizer, architecture, long_te
     prepared = task.prepare({"text": [text]}, tokenizer, limit)
     (windows,) = prepared["input_ids"]
     inner = []
-    assert prepared["n_tokens"] == [len(whole)]
     assert prepared["n_cut"] == [0 if long_texts == "windows" else len(whole) - limit]
     for window in windows:
         assert len(window) == limit
@@ -338,7 +337,7 @@ def test_long_rows_keep_what_was_asked_for(tiny_tokenizer, architecture, long_te
 def test_a_row_of_just_the_limit_is_left_alone(tiny_tokenizer):
     tokenizer = tiny_tokenizer()
     prepared = SINGLE.prepare({"text": [words(14), words(15)]}, tokenizer, 16)
-    assert prepared["n_tokens"] == [16, 17]
+    assert prepared["n_cut"] == [0, 1]
     assert prepared["input_ids"][0] == [tokenizer(words(14))["input_ids"]]
     assert len(prepared["input_ids"][1][0]) == 16
 
@@ -412,8 +411,7 @@ def test_a_text_of_100_000_characters(tiny_tokenizer):
     text = (text + " courier" * 20_000)[:100_000]
     task = replace(SINGLE, long_texts="windows", stride=16)
     prepared = task.prepare({"text": [text]}, tokenizer, 64)
-    (windows,), (length,) = prepared["input_ids"], prepared["n_tokens"]
-    assert length == len(plain(tokenizer, text)) + 2
+    (windows,), length = prepared["input_ids"], len(plain(tokenizer, text)) + 2
     assert all(len(window) == 64 for window in windows)
     assert len(windows) == -(-(length - 2 - 62) // 46) + 1
     assert [token for window in windows[:-1] for token in window[1:47]] == plain(tokenizer, text)[
@@ -472,7 +470,7 @@ def arrays(n_windows=3, n_rows=3, **others):
         "attention_mask": np.ones((n_windows, 4), dtype=np.int64),
         "row": np.arange(n_rows),
         "windows": np.array([n_windows - n_rows + 1] + [1] * (n_rows - 1)),
-        "n_tokens": np.zeros(n_rows),
+        "n_cut": np.zeros(n_rows),
         **others,
     }
 
