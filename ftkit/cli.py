@@ -169,12 +169,15 @@ def _train(options: argparse.Namespace) -> None:
             f"missing: {', '.join(name if name == 'task' else f'--{name}' for name in missing)}",
             remedy="Give them, or --config RUN.TOML.",
         )
+    from ftkit.learner.distributed import is_first
     from ftkit.learner.run import RunSettings, run
 
     if options.config:
         given = vars(RunSettings.read(options.config, **given))
     settings = RunSettings.resumed(**given) if is_stopped else RunSettings(**given)
     metrics = run(settings, resume=options.resume)
+    if not is_first():
+        return
     for split in ("validation", "test"):
         if split in metrics:
             scores = "  ".join(f"{name} {value:.4f}" for name, value in metrics[split].items())

@@ -138,9 +138,18 @@ class TextLoader(TfmdDL):
         device: Any = None,
         max_tokens: int | None = None,
         seed: int = 42,
+        shard: tuple[int, int] = (0, 1),
         **kwargs: Any,
     ) -> None:
-        """`max_tokens`, where given, bounds the padded tokens of a batch in place of `bs`."""
+        """`max_tokens`, where given, bounds the padded tokens of a batch in place of `bs`.
+
+        `shard` (i, n) gives every n-th row of each batch, from the i-th on: the batches of all
+        n together are those of one loader with n times the `bs` or `max_tokens`.
+        """
+        self.shard, self.n_shards = shard[0], shard[1]
+        self.is_stand_in = False
+        """Whether the last batch had no row for this shard, and a row of another stands in."""
+        bs, max_tokens = bs * self.n_shards, max_tokens and max_tokens * self.n_shards
         kwargs.update(num_workers=0, do_setup=False, indexed=True)
         super().__init__(
             dataset, bs=bs, shuffle=shuffle, drop_last=drop_last, device=device, **kwargs
@@ -152,14 +161,16 @@ class TextLoader(TfmdDL):
         self._cuts: tuple[int, list[int]] | None = None
         self._padding = Padding.of(dataset.tokenizer)
         # What training draws: words to mask, windows of a row with more than a batch may hold.
-        self._rng = np.random.default_rng(seed) if shuffle else None
+        self._rng = self._new_rng() if shuffle else None
         has_windows = dataset.features.windows.max(initial=1) > 1
         # Padded tokens that a batch may have; rows with several windows always need a bound.
         self._budget = bs * dataset.limit if has_windows and max_tokens is None else max_tokens
 
     def new(self, dataset: TextRows | None = None, cls: Any = None, **kwargs: Any) -> TextLoader:
         """A loader like this one, with some arguments changed."""
-        kept = {"max_tokens": self.max_tokens, "seed": self.seed}
+        n = self.n_shards
+        kept = {"bs": self.bs // n, "max_tokens": self.max_tokens and self.max_tokens // n}
+        kept["seed"] = self.seed
         loader: TextLoader = super().new(dataset, cls, **{**kept, **kwargs})
         return loader
 
@@ -180,12 +191,16 @@ class TextLoader(TfmdDL):
         batches = self._batches(self.epoch)[first:]
         if self._rng is not None:
             # Anew each time, so that looking at a batch changes nothing.
-            self._rng = np.random.default_rng([self.seed, self.epoch])
+            self._rng = self._new_rng()
             if drawn is not None:
                 self._rng.bit_generator.state = drawn
         self._cuts = (sum(map(len, batches)), [len(batch) for batch in batches])
         order: list[int] = np.concatenate(batches).tolist() if batches else []
         return order
+
+    def _new_rng(self) -> np.random.Generator:
+        of_shard = [self.shard] if self.shard else []
+        return np.random.default_rng([self.seed, self.epoch, *of_shard])
 
     def start_at(
         self, epoch: int, batch: int = 0, random_state: Mapping[str, Any] | None = None
@@ -273,7 +288,10 @@ class TextLoader(TfmdDL):
 
     def _fill(self, rows: np.ndarray) -> Batch:
         data = self.dataset
-        most = None if self._budget is None else self._budget // data.limit
+        most = None if self._budget is None else self._budget // self.n_shards // data.limit
+        own = rows[self.shard :: self.n_shards]
+        self.is_stand_in = not len(own)
+        rows = rows[:1] if self.is_stand_in else own
         columns = data.features.fill(rows, self._padding, self._rng, most)
         if data.numbers is not None:
             columns["row"] = data.numbers[rows]
@@ -297,7 +315,8 @@ class TextLoader(TfmdDL):
         """As fastai's; inputs become their row numbers, for batches differ in length."""
         if isinstance(batch, tuple) and batch and isinstance(batch[0], dict):
             batch = tuple(inputs["row"] for inputs in batch)
-        return to_detach(batch, cpu, gather)
+        # Where several processes train, each has what it needs of the others already.
+        return to_detach(batch, cpu, gather=False)
 
     def rows_of(self, inputs: Inputs) -> LazyRows:
         """The rows of a batch, each read when asked for."""
@@ -414,11 +433,13 @@ def text_loaders(
     bs: int = 32,
     max_tokens: int | None = None,
     seed: int = 42,
+    shard: tuple[int, int] = (0, 1),
     device: torch.device | None = None,
 ) -> TextLoaders:
     """DataLoaders over the train and validation splits of `data`, tokenised for `task`.
 
     `limit` is the model's length in tokens; longer rows are counted and said, by a warning.
+    `shard` is as in `TextLoader`.
     """
     wanted = getattr(task, "max_length", None)
     limit = min(limit, wanted) if wanted else limit
@@ -434,8 +455,9 @@ def text_loaders(
     }
     _say_what_is_lost(parts, limit)
     loader: Callable[..., TextLoader] = TextLoader
-    train = loader(parts["train"], bs, shuffle=True, max_tokens=max_tokens, seed=seed)
-    valid = loader(parts["validation"], bs * 2, max_tokens=max_tokens, seed=seed)
+    same: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed, "shard": shard}
+    train = loader(parts["train"], bs, shuffle=True, **same)
+    valid = loader(parts["validation"], bs * 2, **same)
     # fastai would look through every batch for tensors to move to the CPU, where they are.
     moves = device is not None and device.type != "cpu"
     return TextLoaders(train, valid, path=Path(), device=device if moves else None)

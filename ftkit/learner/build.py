@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftkit._fastai import ProgressCallback
+from ftkit._fastai import ProgressCallback, noop
 from ftkit.data.loaders import TextLoaders, text_loaders
 from ftkit.data.sources import load_data
 from ftkit.errors import SettingError
 from ftkit.learner.callbacks import History, ProgressLines, SeedEachFit, shows_bars
-from ftkit.learner.metrics import TaskScores, task_metrics
+from ftkit.learner.distributed import DataParallel, first_goes_first, is_first, join
+from ftkit.learner.metrics import CountedLoss, TaskScores, task_metrics
 from ftkit.learner.optimizer import GroupedAdamW
 from ftkit.learner.precision import ChosenPrecision
 from ftkit.learner.resume import ResumableLearner
@@ -138,8 +139,8 @@ def finetune_learner(
     """A Learner that fine-tunes a checkpoint for a task.
 
     `data` is what `load_data` gives, or what it takes. `max_tokens` bounds the padded tokens of
-    a batch in place of `bs` rows. `new_head` starts a new head on a
-    checkpoint that was fine-tuned for other labels.
+    a batch in place of `bs` rows; under torchrun both are for each process. `new_head` starts a
+    new head on a checkpoint that was fine-tuned for other labels.
     `learner_options` go to fastai's Learner: `wd`, `cbs`, `metrics`, `path`, ...
 
     The same data, settings, seed and machine give the same weights, bit for bit.
@@ -147,21 +148,23 @@ def finetune_learner(
     Raises DataError, CheckpointError or SettingError where these cannot work together.
     """
     _check_counts(bs=bs, max_tokens=max_tokens)
-    task = get_task(task)
+    task, shard = get_task(task), join()
     rows = load_data(data, task, seed=seed)
     device = default_device()
     autocast_dtype(precision, device)
     opened = open_checkpoint(checkpoint, task, rows, new_head=new_head, seed=seed)
-    dls = text_loaders(
-        rows,
-        opened.task,
-        opened.tokenizer,
-        opened.limit,
-        bs=bs,
-        max_tokens=max_tokens,
-        seed=seed,
-        device=device,
-    )
+    with first_goes_first():
+        dls = text_loaders(
+            rows,
+            opened.task,
+            opened.tokenizer,
+            opened.limit,
+            bs=bs,
+            max_tokens=max_tokens,
+            seed=seed,
+            shard=shard,
+            device=device,
+        )
     model = TextModel(opened.model, opened.task).to(device)
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     new = frozenset(f"hf_model.{name}" for name in opened.new)
@@ -184,8 +187,14 @@ def finetune_learner(
         **options,
     )
     learn.checkpoint, learn.task_scores = opened.name, scores
+    learn.recorder.loss = CountedLoss()
     learn.add_cbs([SeedEachFit(seed), ChosenPrecision(precision), History()])
-    if not shows_bars():
+    if shard[1] > 1:
+        learn.add_cb(DataParallel(seed))
+    if not is_first():
+        learn.remove_cb(ProgressCallback)
+        learn.logger = noop
+    elif not shows_bars():
         learn.remove_cb(ProgressCallback)
         learn.add_cb(ProgressLines())
     return learn

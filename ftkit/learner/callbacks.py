@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ftkit._fastai import Callback, CancelBatchException, MixedPrecision, noop, set_seed
+from ftkit.learner.distributed import count
 
 
 class SeedEachFit(Callback):
@@ -54,8 +55,7 @@ class Accumulate(Callback):
     def after_loss(self) -> None:
         """Weigh the batch by what counts in it; `loss` stays the batch's own mean."""
         if self.training:
-            task = self.learn.task_scores.task
-            counted = task.n_counted(self.learn.pred, self.learn.y)
+            counted = count(self.learn)
             self.learn.loss_grad = self.learn.loss_grad * counted
             self.counted = self.counted + counted
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ftkit._fastai import Metric
+from ftkit.learner.distributed import count, gather, share
 from ftkit.task import Metrics, Task
 
 if TYPE_CHECKING:
@@ -69,9 +70,13 @@ class TaskScores:
             inputs = {name: values[drawn] for name, values in inputs.items()}
             targets = targets[drawn]
             outputs = learn.model.answer(inputs) if len(drawn) else outputs[:0]
-        if len(targets):
-            self.metrics.add(outputs, targets, learn.dl.rows_of(inputs))
-            self._is_empty = False
+        shares = [(outputs, targets, inputs["row"])]
+        if learn.dl.n_shards > 1:
+            shares = share(*shares[0], is_stand_in=learn.dl.is_stand_in)
+        for outputs, targets, numbers in shares:
+            if len(targets):
+                self.metrics.add(outputs, targets, learn.dl.rows_of({"row": numbers}))
+                self._is_empty = False
         self._computed = None
         # Not so for rows at hand, whose labels may be made up, as in `learn.predict`.
         self._decides = learn.dl is learn.dls.valid
@@ -113,6 +118,33 @@ class TaskMetric(Metric):
     def name(self) -> str:
         """The score's name."""
         return self._name
+
+
+class CountedLoss(Metric):
+    """The mean loss over what counts: rows, or tokens, of all processes.
+
+    fastai's own weighs a batch by its rows, which for tokens is inexact.
+    """
+
+    def reset(self) -> None:
+        """Start a pass."""
+        self.sums = torch.zeros(2, dtype=torch.float64)
+
+    def accumulate(self, learn: Any) -> None:
+        """Take in the Learner's batch."""
+        counted = float(count(learn))
+        self.sums += torch.tensor([float(learn.loss.mean()) * counted, counted])
+
+    @property
+    def value(self) -> float | None:
+        """The mean so far; None of nothing."""
+        total, counted = torch.stack(gather(self.sums)).sum(0).tolist()
+        return total / counted if counted else None
+
+    @property
+    def name(self) -> str:
+        """What fastai's is called."""
+        return "loss"
 
 
 def task_metrics(scores: TaskScores) -> list[TaskMetric]:

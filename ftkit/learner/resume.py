@@ -34,6 +34,7 @@ from ftkit._fastai import (
     TrackerCallback,
 )
 from ftkit.errors import CheckpointError, FtkitWarning, SettingError
+from ftkit.learner.distributed import gather, is_first, most, wait
 from ftkit.learner.state import WRITING, read_state, write_state
 
 _FORMAT = 1
@@ -170,7 +171,7 @@ class Checkpoints(Callback):
                 self._pending = None
                 self._restore(model, state)
                 self.before_batch()
-                self.learn.dls.train.start_at(state["loader"]["epoch"])
+                self.learn.dls.train.start_at(state["loader_epoch"])
             return True
         return False
 
@@ -182,6 +183,7 @@ class Checkpoints(Callback):
         return {
             "epochs": n_epoch,
             "batches an epoch": len(self.learn.dls.train),
+            "processes": self.learn.dls.train.n_shards,
             "trainable parameters": trained,
         }
 
@@ -224,9 +226,8 @@ class Checkpoints(Callback):
         if self._pending is None:
             return
         (model, state), self._pending = self._pending, None
-        at = state["loader"]
-        self._loader_epoch = at["epoch"]
-        loader.start_at(at["epoch"], state["batch"], at["random"])
+        self._loader_epoch = state["loader_epoch"]
+        loader.start_at(self._loader_epoch, state["batch"], state["random"][loader.shard][1])
         self._restore(model, state)
 
     def before_batch(self) -> None:
@@ -253,16 +254,19 @@ class Checkpoints(Callback):
             return
         if self.training and not self._has_stepped:
             return
-        if self._asked is not None:
-            self._stop(self._asked, self.write())
-        if not self.training:
-            return
         self._has_stepped = False
-        is_due = self.every is not None and self._steps % self.every == 0
-        if self.minutes is not None:
-            is_due = is_due or time.monotonic() - self._written_at >= self.minutes * 60
+        # Clocks and signals differ between processes, which must write together.
+        signum, is_due = most(self._asked or 0, self.training and self._is_due())
+        if signum:
+            self._stop(signum, self.write())
         if is_due:
             self.write()
+
+    def _is_due(self) -> bool:
+        if self.every is not None and self._steps % self.every == 0:
+            return True
+        since = time.monotonic() - self._written_at
+        return self.minutes is not None and since >= self.minutes * 60
 
     def after_fit(self) -> None:
         """Write what the fit ended with, so that it need not be done again."""
@@ -285,9 +289,9 @@ class Checkpoints(Callback):
                 yield
         finally:
             self.is_on = False
-        if self._asked is not None:
+        if signum := most(self._asked or 0)[0]:
             # It came after the last step, and what that ended with is written.
-            self._stop(self._asked, _states(self.folder)[-1])
+            self._stop(signum, _states(self.folder)[-1])
 
     @contextmanager
     def _asked_by_signals(self) -> Iterator[None]:
@@ -327,11 +331,11 @@ class Checkpoints(Callback):
             "batch": learn.iter + 1 if learn.training else len(loader),
             "step": self._steps,
             "data": self._of_data(),
-            "loader": {
-                "epoch": loader.epoch if is_done else self._loader_epoch,
-                "random": loader.random_state,
-            },
-            "random": random_state() if learn.training else self._at_validation,
+            "loader_epoch": loader.epoch if is_done else self._loader_epoch,
+            # Of every process.
+            "random": gather(
+                (random_state() if learn.training else self._at_validation, loader.random_state)
+            ),
             "learner": {"pct_train": learn.pct_train, "train_iter": learn.train_iter},
             "optimizer": _plain(learn.opt.state_dict()),
             "scaler": learn.scaler.state_dict() if getattr(learn, "scaler", None) else None,
@@ -339,7 +343,8 @@ class Checkpoints(Callback):
             "chosen": learn.task_scores.chosen,
         }
         try:
-            write_state(folder, _tensors(learn.model), state)
+            if is_first():
+                write_state(folder, _tensors(learn.model), state)
         except OSError as error:
             warnings.warn(
                 f'the training state could not be written to "{folder}" '
@@ -350,6 +355,7 @@ class Checkpoints(Callback):
             return None
         finally:
             self._written_at = time.monotonic()
+            wait()
         for old in _states(self.folder)[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         return folder
@@ -374,7 +380,7 @@ class Checkpoints(Callback):
             if cb.name in state["callbacks"]:
                 _remind(cb, state["callbacks"][cb.name])
         learn.task_scores.choose(state["chosen"])
-        self._drawn = state["random"]
+        self._drawn = state["random"][learn.dls.train.shard][0]
 
 
 def newest_state(folder: Path) -> tuple[dict[str, Tensor], Any] | None:

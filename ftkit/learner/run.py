@@ -25,6 +25,7 @@ from ftkit.errors import FtkitWarning, SettingError
 from ftkit.learner.best import KeepBest
 from ftkit.learner.build import TextLearner, default_lr, finetune_learner
 from ftkit.learner.callbacks import Accumulate
+from ftkit.learner.distributed import is_first, join
 from ftkit.learner.resume import Checkpoints
 from ftkit.learner.save import count_truncated, predictor, save
 from ftkit.model.device import Precision
@@ -167,6 +168,7 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
     before the data, the checkpoint and the settings were found to fit. SIGTERM and Ctrl-C raise
     TrainingStopped, after the state was written.
     """
+    join()
     output = Path(settings.output)
     if resume and (output / "metrics.json").exists():
         finished: dict[str, Any] = json.loads((output / "metrics.json").read_text("utf-8"))
@@ -199,14 +201,17 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
         path=output,
         cbs=[checkpoints],
     )
-    output.mkdir(parents=True, exist_ok=True)
-    for litter in output.glob(".model-*"):
-        shutil.rmtree(litter, ignore_errors=True)
-    settings.write(output / "run.toml")
+    if is_first():
+        output.mkdir(parents=True, exist_ok=True)
+        for litter in output.glob(".model-*"):
+            shutil.rmtree(litter, ignore_errors=True)
+        settings.write(output / "run.toml")
     fit(learn, settings)
-    _write_history(learn, output / "history.csv")
+    if is_first():
+        _write_history(learn, output / "history.csv")
     metrics = _evaluate_and_save(learn, data, output, settings)
-    shutil.rmtree(checkpoints.folder, ignore_errors=True)
+    if is_first():
+        shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return metrics
 
 
@@ -249,8 +254,9 @@ def _evaluate_and_save(
         per_label=last.per_label,
         settings={"data": settings.data, "epochs with the head alone": settings.freeze_epochs},
     )
-    # Written last: a directory with it holds a whole run.
-    write_json(metrics, output / "metrics.json")
+    if is_first():
+        # Written last: a directory with it holds a whole run.
+        write_json(metrics, output / "metrics.json")
     return metrics
 
 

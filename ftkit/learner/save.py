@@ -10,6 +10,7 @@ from ftkit.inference.bundle import save_bundle
 from ftkit.inference.predictor import Predictor
 from ftkit.learner.build import TextLearner
 from ftkit.learner.card import CardFacts, write_card
+from ftkit.learner.distributed import is_first, wait
 from ftkit.model.device import autocast_dtype, precision_name
 from ftkit.task import Task
 
@@ -25,12 +26,16 @@ def save(
     """Write the Learner's model as a bundle that `ftkit.load_model` and transformers open.
 
     `scores` by split, `per_label` of the last of these splits and `settings` go into its card;
-    without scores the card has those of the last epoch's validation.
+    without scores the card has those of the last epoch's validation. Where several processes
+    train, the first writes and the others wait for it.
 
     Raises SettingError where the folder holds something that is no ftkit model.
     """
     data = learn.dls.train.dataset
     task = trained_task(learn)
+    if not is_first():
+        wait()
+        return Path(folder)
     card = write_card(
         CardFacts(
             checkpoint=learn.checkpoint,
@@ -49,7 +54,9 @@ def save(
         )
     )
     hf_model = learn.model.hf_model
-    return save_bundle(folder, hf_model, data.tokenizer, task, limit=data.limit, card=card)
+    saved = save_bundle(folder, hf_model, data.tokenizer, task, limit=data.limit, card=card)
+    wait()
+    return saved
 
 
 def predictor(learn: TextLearner) -> Predictor:
