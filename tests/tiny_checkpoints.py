@@ -176,6 +176,22 @@ def save_checkpoint(name: str, texts: list[str], folder: Path) -> Path:
     return folder
 
 
+def build_model(name: str, **config: Any) -> Any:
+    """A random model of an architecture, for classification where it has such a head."""
+    import torch
+    import transformers
+
+    model_type, _, settings = ARCHITECTURES[name]
+    config = {"vocab_size": 100, "pad_token_id": 0, **settings, **config}
+    made = transformers.AutoConfig.for_model(model_type, **config)
+    auto = transformers.AutoModelForSequenceClassification
+    if type(made) not in auto._model_mapping:
+        auto = transformers.AutoModelForSeq2SeqLM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return auto.from_config(made).eval()
+
+
 def train_tokenizer(kind: str, texts: list[str]) -> Any:
     """A fast tokenizer of a kind, trained on the texts.
 

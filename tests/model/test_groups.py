@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from tiny_checkpoints import ARCHITECTURES, build_model
 from torch import nn
 
-from ftkit.model.groups import layer_groups
+from ftkit.model.groups import describe_groups, layer_groups
 from ftkit.model.module import TextModel
 from ftkit.tasks import Classification
 
@@ -56,6 +57,22 @@ def test_embeddings_stand_first(model):
     assert not embedded & {id(p) for group in rest for p in group}
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_group_a_layer(architecture):
+    model = build_model(architecture)
+    groups = layer_groups(model, body_groups=None)
+    found = [id(parameter) for group in groups for parameter in group]
+    assert len(found) == len(set(found))
+    assert set(found) == {id(parameter) for parameter in model.parameters()}
+    (first, *body, last) = names_of(model, groups)
+    depths = [{next(part for part in n.split(".") if part.isdigit()) for n in g} for g in body]
+    assert depths == ([{"0"}] if architecture == "albert" else [{"0"}, {"1"}])
+    assert not [name for name in [*first, *last] if any(part.isdigit() for part in name.split("."))]
+    heads = ("classifi", "score", "sequence_summary", "decoder.layer")
+    assert any(head in name for name in last for head in heads)
+    assert not any("classifi" in name for name in first)
+
+
 @pytest.mark.parametrize(
     ("architecture", "head", "in_last"),
     [
@@ -78,7 +95,7 @@ def test_the_head_stands_last_and_holds_no_layer(tiny_model, architecture, head,
 
 
 @pytest.mark.parametrize(
-    ("layers", "n_body", "expected"),
+    ("layers", "body_groups", "expected"),
     [
         (2, 3, [[0], [1]]),
         (3, 3, [[0], [1], [2]]),
@@ -87,11 +104,12 @@ def test_the_head_stands_last_and_holds_no_layer(tiny_model, architecture, head,
         (12, 3, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]),
         (4, 1, [[0, 1, 2, 3]]),
         (4, 9, [[0], [1], [2], [3]]),
+        (5, None, [[0], [1], [2], [3], [4]]),
     ],
 )
-def test_layers_are_cut_by_depth(tiny_model, layers, n_body, expected):
+def test_layers_are_cut_by_depth(tiny_model, layers, body_groups, expected):
     model = tiny_model("bert", HEAD, num_hidden_layers=layers)
-    groups = names_of(model, layer_groups(model, n_body=n_body))
+    groups = names_of(model, layer_groups(model, body_groups=body_groups))
     assert len(groups) == len(expected) + 2
     found = [
         sorted({int(name.split(".layer.")[1].split(".")[0]) for name in group})
@@ -102,7 +120,7 @@ def test_layers_are_cut_by_depth(tiny_model, layers, n_body, expected):
 
 def test_encoder_and_decoder_are_cut_together(tiny_model):
     model = tiny_model("bart", HEAD, encoder_layers=4, decoder_layers=2)
-    groups = names_of(model, layer_groups(model, n_body=2))
+    groups = names_of(model, layer_groups(model, body_groups=2))
     for group, encoder, decoder in ((1, {"0", "1"}, {"0"}), (2, {"2", "3"}, {"1"})):
         for half, depths in (("encoder", encoder), ("decoder", decoder)):
             found = {
@@ -111,6 +129,42 @@ def test_encoder_and_decoder_are_cut_together(tiny_model):
                 if f"{half}.layers" in name
             }
             assert found == depths
+
+
+@pytest.mark.parametrize(
+    ("architecture", "body_groups", "expected"),
+    [
+        ("bert", 3, ["embeddings", "encoder.layer.0", "encoder.layer.1", "pooler, classifier"]),
+        ("bert", 1, ["embeddings", "encoder", "pooler, classifier"]),
+        (
+            "t5",
+            2,
+            [
+                "shared, encoder.final_layer_norm",
+                *(f"encoder.block.{i}, decoder.block.{i}" for i in (0, 1)),
+                "decoder.final_layer_norm, classification_head",
+            ],
+        ),
+    ],
+)
+def test_groups_are_described(architecture, body_groups, expected):
+    model = build_model(architecture)
+    assert describe_groups(model, layer_groups(model, body_groups=body_groups)) == expected
+
+
+def test_runs_of_layers_and_tied_weights_are_named_once(tiny_model):
+    model = tiny_model("bert", "ForMaskedLM", num_hidden_layers=5)
+    (first, *body, last) = describe_groups(model, layer_groups(model, body_groups=2))
+    assert (first, last) == ("embeddings", "cls")
+    assert body == ["encoder.layer.0-2", "encoder.layer.3-4"]
+
+
+def test_parameters_in_no_group_are_passed_over(tiny_model):
+    model = tiny_model("bert", HEAD)
+    chosen = frozenset(name for name, _ in model.named_parameters() if "query" in name)
+    described = describe_groups(model, layer_groups(model, chosen))
+    assert described == ["encoder.layer.0", "encoder.layer.1"]
+    assert describe_groups(model, [list(model.parameters())]) == ["model"]
 
 
 def test_tied_weights_are_there_once_with_the_embeddings(tiny_model):
