@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         translation_learner,
     )
     from ftkit.learner.callbacks import Accumulate
+    from ftkit.learner.optimizer import LayerDecay
+    from ftkit.learner.phases import Phase
     from ftkit.learner.resume import Checkpoints
     from ftkit.learner.save import save
     from ftkit.tasks import (
@@ -44,6 +46,8 @@ __all__ = [
     "FtkitError",
     "KeepBest",
     "LanguageModeling",
+    "LayerDecay",
+    "Phase",
     "QuestionAnswering",
     "Summarization",
     "Translation",
@@ -67,7 +71,9 @@ _HOMES = {
     "FtkitError": "ftkit.errors",
     "KeepBest": "ftkit.learner.best",
     "LanguageModeling": "ftkit.tasks",
+    "LayerDecay": "ftkit.learner.optimizer",
     "NER": "ftkit.tasks",
+    "Phase": "ftkit.learner.phases",
     "QuestionAnswering": "ftkit.tasks",
     "Summarization": "ftkit.tasks",
     "Translation": "ftkit.tasks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ from torch import Tensor
 from ftkit._fastai import ProgressCallback, noop
 from ftkit.data.loaders import TextLoaders, text_loaders
 from ftkit.data.sources import load_data
-from ftkit.errors import SettingError
+from ftkit.data.tables import print_table
+from ftkit.errors import SettingError, check_least
 from ftkit.learner.callbacks import History, ProgressLines, SeedEachFit, shows_bars
 from ftkit.learner.distributed import DataParallel, first_goes_first, is_first, join
 from ftkit.learner.metrics import CountedLoss, TaskScores, task_metrics
-from ftkit.learner.optimizer import GroupedAdamW
+from ftkit.learner.optimizer import GroupedAdamW, Rates
+from ftkit.learner.phases import Phase, fit_phases
 from ftkit.learner.precision import ChosenPrecision
 from ftkit.learner.resume import ResumableLearner
 from ftkit.model.checkpoint import open_checkpoint
 from ftkit.model.device import Precision, autocast_dtype, default_device
-from ftkit.model.groups import layer_groups
+from ftkit.model.groups import describe_groups, layer_groups
 from ftkit.model.module import TextModel
+from ftkit.model.reinit import reinitialize_layers
 from ftkit.task import Reduction, Task
 from ftkit.tasks import (
     NER,
@@ -81,6 +85,50 @@ class TextLearner(ResumableLearner):
         task = self.task_scores.trained_task
         loader.show_results(batch, task.decide(task.scores(outputs)).cpu(), max_n, **kwargs)
 
+    def show_groups(self, lr: Rates | None = None) -> None:
+        """Print the groups of layers that `freeze_to` counts, and the highest rates that a verb
+        given `lr`, by default the Learner's own, would train them at.
+        """
+        groups = self.splitter(self.model)
+        rates = self.opt_func(groups, lr=self.lr if lr is None else lr).hypers
+        holds = describe_groups(self.model.hf_model, groups)
+        print_table(
+            [
+                {
+                    "group": i,
+                    "holds": held,
+                    "tensors": len(group),
+                    "parameters": f"{sum(p.numel() for p in group):,}",
+                    "trainable": "yes" if any(p.requires_grad for p in group) else "no",
+                    "lr": f"{rate['lr']:.2g}",
+                }
+                for i, (group, held, rate) in enumerate(zip(groups, holds, rates, strict=True))
+            ]
+        )
+
+    def fine_tune(
+        self,
+        epochs: int | None = None,
+        *options: Any,
+        phases: Sequence[Phase] | None = None,
+        **named: Any,
+    ) -> None:
+        """Train as fastai's `fine_tune(epochs, base_lr)` does, or in the given phases.
+
+        Gradual unfreezing (Howard and Ruder 2018) is `fine_tune(phases=[Phase(1, groups=1),
+        Phase(1, groups=2), Phase(3)])`; named options go to `fit_one_cycle` in each phase.
+
+        Raises SettingError for neither or both of `epochs` and `phases`, and as `fit_phases`.
+        """
+        if (epochs is None) == (phases is None):
+            raise SettingError(
+                "fine_tune wants epochs or phases", remedy="Give one of them: fine_tune(3)."
+            )
+        if phases is None:
+            super().fine_tune(epochs, *options, **named)
+        else:
+            fit_phases(self, phases, **named)
+
     def predict(self, item: Any, rm_type_tfms: Any = None, with_input: bool = False) -> Any:
         """What is decided for one row (a text, a tuple of texts, or a dict), in words and as a
         tensor, and its scores; a task that generates gives its typed prediction instead.
@@ -134,6 +182,8 @@ def finetune_learner(
     precision: Precision = "auto",
     seed: int = 42,
     new_head: bool = False,
+    body_groups: int | None = 3,
+    reinit_layers: int = 0,
     **learner_options: Any,
 ) -> TextLearner:
     """A Learner that fine-tunes a checkpoint for a task.
@@ -141,13 +191,15 @@ def finetune_learner(
     `data` is what `load_data` gives, or what it takes. `max_tokens` bounds the padded tokens of
     a batch in place of `bs` rows; under torchrun both are for each process. `new_head` starts a
     new head on a checkpoint that was fine-tuned for other labels.
+    `body_groups` is how many groups the layers make between the embeddings and the head (None:
+    one a layer). `reinit_layers` draws so many of the top layers anew; they learn as the head does.
     `learner_options` go to fastai's Learner: `wd`, `cbs`, `metrics`, `path`, ...
 
     The same data, settings, seed and machine give the same weights, bit for bit.
 
     Raises DataError, CheckpointError or SettingError where these cannot work together.
     """
-    _check_counts(bs=bs, max_tokens=max_tokens)
+    check_least(1, bs=bs, max_tokens=max_tokens, body_groups=body_groups)
     task, shard = get_task(task), join()
     rows = load_data(data, task, seed=seed)
     device = default_device()
@@ -165,9 +217,10 @@ def finetune_learner(
             shard=shard,
             device=device,
         )
+    drawn = opened.new | reinitialize_layers(opened.model, reinit_layers, seed)
     model = TextModel(opened.model, opened.task).to(device)
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
-    new = frozenset(f"hf_model.{name}" for name in opened.new)
+    new = frozenset(f"hf_model.{name}" for name in drawn)
     scores = TaskScores(opened.task, opened.tokenizer)
     options: dict[str, Any] = {
         # fastai reads slice(lr) as lr for the head and a tenth of it for everything below.
@@ -181,7 +234,7 @@ def finetune_learner(
         model,
         loss_func=TaskLoss(scores),
         opt_func=GroupedAdamW,
-        splitter=partial(layer_groups, only=trainable, new=new),
+        splitter=partial(layer_groups, only=trainable, new=new, body_groups=body_groups),
         # fastai would leave the norms of frozen layers trainable.
         train_bn=False,
         **options,
@@ -264,9 +317,3 @@ def default_lr(model: TextModel) -> float:
     """
     width = getattr(model.hf_model.config.get_text_config(), "hidden_size", 768)
     return 5e-4 * 768 / width
-
-
-def _check_counts(**counts: int | None) -> None:
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise SettingError(f"{name} is {count}", remedy="Give 1 or more.")

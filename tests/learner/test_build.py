@@ -155,6 +155,64 @@ def test_learn_save_and_load(make_learner):
     assert not changed(after_one, learn)
 
 
+# Layers
+
+
+def test_one_group_a_layer(make_learner, make_checkpoint):
+    deep = make_checkpoint("bert", num_hidden_layers=5)
+    for asked, expected in ((1, 3), (3, 5), (None, 7)):
+        learn = make_learner(checkpoint=deep, body_groups=asked)
+        groups = learn.splitter(learn.model)
+        assert len(groups) == expected
+        assert sum(map(len, groups)) == len(list(learn.model.parameters()))
+    with pytest.raises(SettingError, match="body_groups is 0"):
+        make_learner(body_groups=0)
+
+
+def test_layers_drawn_anew_learn_with_the_head(make_learner):
+    plain, learn, again, other = (
+        make_learner(reinit_layers=n, seed=seed) for n, seed in ((0, 42), (1, 42), (1, 42), (1, 7))
+    )
+    drawn = changed(weights(plain), learn)
+    assert all(".layer.1." in name or "pooler" in name for name in drawn)
+    assert any(".layer.1.output.dense.weight" in name for name in drawn)
+    assert not changed(weights(learn), again)
+    assert changed(weights(learn), other)
+    learn.freeze()
+    trainable = {name for name, p in learn.model.named_parameters() if p.requires_grad}
+    assert drawn < trainable
+    assert not any(".layer.0." in name for name in trainable)
+    with pytest.raises(SettingError, match="reinit_layers is 3, and there are 2 layers"):
+        make_learner(reinit_layers=3)
+
+
+def test_show_groups(make_learner, capsys):
+    learn = make_learner(lr=slice(1e-3))
+    learn.freeze_to(2)
+    before = weights(learn)
+    learn.show_groups()
+    learn.show_groups(ftkit.LayerDecay(2e-3, 0.5))
+    lines = [line.rsplit(maxsplit=4) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][0].split() == ["group", "holds"]
+    table = lines[1:5]
+    assert [line[0].split(maxsplit=1) for line in table] == [
+        ["0", "embeddings"],
+        ["1", "encoder.layer.0"],
+        ["2", "encoder.layer.1"],
+        ["3", "pooler, classifier"],
+    ]
+    assert [int(line[1]) for line in table] == [5, 16, 16, 4]
+    counted = sum(int(line[2].replace(",", "")) for line in table)
+    assert counted == sum(p.numel() for p in learn.model.parameters())
+    assert [line[3] for line in table] == ["no", "no", "yes", "yes"]
+    assert [float(line[4]) for line in table] == [1e-4, 1e-4, 1e-4, 1e-3]
+    assert [float(line[4]) for line in lines[6:]] == [2.5e-4, 5e-4, 1e-3, 2e-3]
+    assert not changed(before, learn)
+    assert [h["lr"] for h in learn.opt.hypers] == [1e-4, 1e-4, 1e-4, 1e-3]
+    with pytest.raises(SettingError, match="there are 4 groups"):
+        learn.show_groups([1e-3, 1e-3])
+
+
 # The same again
 
 

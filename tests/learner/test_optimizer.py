@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ftkit.learner.optimizer import GroupedAdamW
+from ftkit.errors import SettingError
+from ftkit.learner.optimizer import GroupedAdamW, LayerDecay
 
 
 def decays(opt):
@@ -38,6 +39,50 @@ def test_fastai_and_torch_see_the_same_rates(groups):
     assert [(half["layer_group"], half["lr"]) for half in opt.opt.param_groups] == [
         *((0, 1e-4), (0, 1e-4), (1, 1e-2), (1, 1e-2))
     ]
+
+
+@pytest.mark.parametrize(
+    ("decay", "n_groups", "rates"),
+    [
+        (LayerDecay(1e-3, 0.5), 4, [1.25e-4, 2.5e-4, 5e-4, 1e-3]),
+        (LayerDecay(1e-3), 2, [9e-4, 1e-3]),
+        (LayerDecay(2e-4, 1), 3, [2e-4, 2e-4, 2e-4]),
+        (LayerDecay(2e-4, 0.5), 1, [2e-4]),
+    ],
+)
+def test_layer_decay(decay, n_groups, rates):
+    assert decay.rates(n_groups) == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("values", [(0, 0.9), (-1e-3, 0.9), (float("nan"), 0.9), (1e-3, 0)])
+def test_layer_decay_that_cannot_be(values):
+    with pytest.raises(SettingError, match=r"(lr|decay) is"):
+        LayerDecay(*values)
+
+
+def test_layer_decay_as_a_rate_leaves_vectors_without_decay(groups):
+    opt = GroupedAdamW(groups, lr=LayerDecay(1e-2, 0.1))
+    opt.set_hyper("wd", 0.1)
+    assert [h["lr"] for h in opt.hypers] == pytest.approx([1e-3, 1e-2])
+    assert decays(opt) == {(True, 0.1), (False, 0.0)}
+
+
+@pytest.mark.parametrize("values", [[1e-3] * 3, (1e-3, 1e-3, 1e-2), torch.ones(3)])
+def test_a_list_of_another_length_than_the_groups(groups, values):
+    opt = GroupedAdamW(groups, lr=1e-2)
+    with pytest.raises(SettingError, match="lr has 3 values, and there are 2 groups"):
+        opt.set_hyper("lr", values)
+    assert [h["lr"] for h in opt.hypers] == [1e-2, 1e-2]
+
+
+def test_the_first_step_is_bias_corrected():
+    """With a gradient of any size it is the rate; BERT's own Adam would have made 3.2 of it."""
+    weight = torch.nn.Parameter(torch.zeros(2, 2))
+    opt = GroupedAdamW([[weight]], lr=1e-3)
+    opt.set_hypers(mom=0.9, sqr_mom=0.999, wd=0.0)
+    weight.grad = torch.tensor([[1e-2, -1e-2], [3.0, -3.0]])
+    opt.step()
+    assert torch.allclose(weight, -1e-3 * weight.grad.sign(), rtol=1e-4)
 
 
 def test_momentum_goes_by_its_fastai_name(groups):
@@ -99,6 +144,17 @@ def test_in_a_learner(make_learner):
         for p in half["params"]
     )
     assert learn.opt.opt.defaults["fused"] is True
+
+
+def test_rates_a_learner_takes(make_learner):
+    learn = make_learner(lr=LayerDecay(1e-3, 0.1), body_groups=None)
+    learn.fit(1)
+    assert [h["lr"] for h in learn.opt.hypers] == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3])
+    learn.fit_one_cycle(1, LayerDecay(1e-3, 0.5), div_final=1)
+    assert [h["lr"] for h in learn.opt.hypers] == pytest.approx([1.25e-4, 2.5e-4, 5e-4, 1e-3])
+    for verb in (learn.fit, learn.fit_one_cycle, learn.fit_flat_cos):
+        with pytest.raises(SettingError, match="there are 4 groups"):
+            verb(1, [1e-4, 1e-3])
 
 
 def test_state_goes_round(make_learner):
