@@ -80,13 +80,8 @@ def describe_groups(model: nn.Module, groups: Sequence[Sequence[nn.Parameter]]) 
     left = {id(p): i for i, group in enumerate(groups) for p in group}
     held: list[list[str]] = [[] for _ in groups]
     for i, name in _owned(model, "", left):
-        before, _, number = name.rpartition(".")
-        run = re.fullmatch(rf"{re.escape(before)}\.(\d+)(-\d+)?", held[i][-1]) if held[i] else None
-        if number.isdigit() and run:
-            held[i][-1] = f"{before}.{run[1]}-{number}"
-        else:
-            held[i].append(name)
-    return [", ".join(names) for names in held]
+        held[i].append(name)
+    return [", ".join(_joined_runs(names)) for names in held]
 
 
 def _before_the_body(model: nn.Module, body: set[int]) -> set[int]:
@@ -116,6 +111,18 @@ def _owned(module: nn.Module, name: str, left: dict[int, int]) -> Iterator[tuple
     for part, child in module.named_children():
         is_base = child is getattr(module, "base_model", None)
         yield from _owned(child, name if is_base else within + part, left)
+
+
+def _joined_runs(names: list[str]) -> list[str]:
+    """Names that count up, such as "layer.0" and "layer.1", as one: "layer.0-1"."""
+    joined: list[str] = []
+    for name in names:
+        run = re.fullmatch(r"(.*\.)(?:(\d+)-)?(\d+)", joined[-1]) if joined else None
+        if run and name == f"{run[1]}{int(run[3]) + 1}":
+            joined[-1] = f"{run[1]}{run[2] or run[3]}-{int(run[3]) + 1}"
+        else:
+            joined.append(name)
+    return joined
 
 
 def _stacks(module: nn.Module) -> Iterator[list[nn.ModuleList]]:

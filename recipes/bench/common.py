@@ -1,6 +1,6 @@
 """What the benchmarks share: the data, the checkpoint, Hugging Face's Trainer "as it comes".
 
-A leaf, imported by quality.py, peers.py and speed.py only. It uses nothing of ftkit, so that the
+A leaf, imported by the other scripts of this folder only. It uses nothing of ftkit, so that the
 yardstick cannot lean on what it measures.
 """
 

@@ -157,6 +157,11 @@ def test_runs_of_layers_and_tied_weights_are_named_once(tiny_model):
     (first, *body, last) = describe_groups(model, layer_groups(model, body_groups=2))
     assert (first, last) == ("embeddings", "cls")
     assert body == ["encoder.layer.0-2", "encoder.layer.3-4"]
+    apart = [p for i in (0, 2, 3) for p in model.bert.encoder.layer[i].parameters()]
+    assert describe_groups(model, [apart, [*model.bert.encoder.layer[1].parameters()]]) == [
+        "encoder.layer.0, encoder.layer.2-3",
+        "encoder.layer.1",
+    ]
 
 
 def test_parameters_in_no_group_are_passed_over(tiny_model):
