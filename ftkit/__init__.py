@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ftkit.learner.phases import Phase
     from ftkit.learner.resume import Checkpoints
     from ftkit.learner.save import save
+    from ftkit.learner.tracking import TensorBoardTracker, WandbTracker
     from ftkit.tasks import (
         NER,
         Classification,
@@ -50,7 +51,9 @@ __all__ = [
     "Phase",
     "QuestionAnswering",
     "Summarization",
+    "TensorBoardTracker",
     "Translation",
+    "WandbTracker",
     "classification_learner",
     "finetune_learner",
     "language_model_learner",
@@ -76,7 +79,9 @@ _HOMES = {
     "Phase": "ftkit.learner.phases",
     "QuestionAnswering": "ftkit.tasks",
     "Summarization": "ftkit.tasks",
+    "TensorBoardTracker": "ftkit.learner.tracking",
     "Translation": "ftkit.tasks",
+    "WandbTracker": "ftkit.learner.tracking",
     "classification_learner": "ftkit.learner.build",
     "finetune_learner": "ftkit.learner.build",
     "language_model_learner": "ftkit.learner.build",

@@ -5,9 +5,12 @@ A batch holds whole rows, all windows of a row together. Goes through the fastai
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +59,18 @@ class RowList(Sequence[Row]):
         row.number = number
         return row
 
+    def fingerprint(self, columns: Sequence[str]) -> str:
+        """A hash of these columns' content, 32 hex digits, whatever file or format it is from."""
+        digest = hashlib.blake2b(digest_size=16)
+        rows = self._rows.select_columns([name for name in columns if name in self._rows.features])
+        for part in rows.iter(1000):
+            lists = named_labels(part, rows.features)
+            for values in zip(*lists.values(), strict=True):
+                row = dict(zip(lists, values, strict=True))
+                line = json.dumps(row, sort_keys=True, default=str)
+                digest.update(f"{line}\n".encode())
+        return digest.hexdigest()
+
     @property
     def iloc(self) -> RowList:
         """What fastai's Interpretation asks items for, as it would a DataFrame."""
@@ -86,6 +101,11 @@ class TextRows:
         row = Row(text=self.tokenizer.decode(ids[0]))
         row.number = index
         return row
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what the task reads of the rows."""
+        return self.items.fingerprint([column.name for column in self.task.columns()])
 
     @property
     def vocab(self) -> Any:

@@ -22,6 +22,7 @@ from ftkit.learner.optimizer import GroupedAdamW, Rates
 from ftkit.learner.phases import Phase, fit_phases
 from ftkit.learner.precision import ChosenPrecision
 from ftkit.learner.resume import ResumableLearner
+from ftkit.learner.tracking import Tracker
 from ftkit.model.checkpoint import open_checkpoint
 from ftkit.model.device import Precision, autocast_dtype, default_device
 from ftkit.model.groups import describe_groups, layer_groups
@@ -184,6 +185,7 @@ def finetune_learner(
     new_head: bool = False,
     body_groups: int | None = 3,
     reinit_layers: int = 0,
+    tracker: Tracker | None = None,
     **learner_options: Any,
 ) -> TextLearner:
     """A Learner that fine-tunes a checkpoint for a task.
@@ -193,6 +195,7 @@ def finetune_learner(
     new head on a checkpoint that was fine-tuned for other labels.
     `body_groups` is how many groups the layers make between the embeddings and the head (None:
     one a layer). `reinit_layers` draws so many of the top layers anew; they learn as the head does.
+    `tracker` logs every fit.
     `learner_options` go to fastai's Learner: `wd`, `cbs`, `metrics`, `path`, ...
 
     The same data, settings, seed and machine give the same weights, bit for bit.
@@ -242,6 +245,8 @@ def finetune_learner(
     learn.checkpoint, learn.task_scores = opened.name, scores
     learn.recorder.loss = CountedLoss()
     learn.add_cbs([SeedEachFit(seed), ChosenPrecision(precision), History()])
+    if is_first():
+        learn.add_cbs(tracker)
     if shard[1] > 1:
         learn.add_cb(DataParallel(seed))
     if not is_first():
