@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ftkit.learner.resume import Checkpoints
     from ftkit.learner.save import save
     from ftkit.learner.tracking import TensorBoardTracker, WandbTracker
+    from ftkit.model.adapters import LoRA
     from ftkit.tasks import (
         NER,
         Classification,
@@ -48,6 +49,7 @@ __all__ = [
     "KeepBest",
     "LanguageModeling",
     "LayerDecay",
+    "LoRA",
     "Phase",
     "QuestionAnswering",
     "Summarization",
@@ -75,6 +77,7 @@ _HOMES = {
     "KeepBest": "ftkit.learner.best",
     "LanguageModeling": "ftkit.tasks",
     "LayerDecay": "ftkit.learner.optimizer",
+    "LoRA": "ftkit.model.adapters",
     "NER": "ftkit.tasks",
     "Phase": "ftkit.learner.phases",
     "QuestionAnswering": "ftkit.tasks",

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import ftkit
 from ftkit.errors import CheckpointError, SettingError
-from ftkit.model.checkpoint import open_bundled
+from ftkit.model.adapters import load_adapter, merged_weights, save_adapter
+from ftkit.model.checkpoint import MINILM, open_beneath, open_bundled
 from ftkit.model.weights import quiet_transformers
 from ftkit.task import Task
 from ftkit.tasks import TASKS
@@ -35,12 +36,15 @@ def save_bundle(
     *,
     limit: int,
     card: str,
+    base: str | None = None,
 ) -> Path:
     """Write a bundle, whole or not at all; an older bundle in that place is replaced.
 
-    `limit` is the longest sequence in tokens that the model saw; `card` is its README.md.
+    `limit` is the longest sequence in tokens that the model saw; `card` is its README.md. LoRA is
+    merged into the weights; where `base` is given, the checkpoint that the model's LoRA was
+    trained on, the adapter alone is written.
 
-    Raises SettingError where the folder holds something else.
+    Raises SettingError where the folder holds something else, and for a `base` without LoRA.
     """
     # A link to a folder stays one.
     folder = Path(folder).resolve()
@@ -52,9 +56,14 @@ def save_bundle(
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         part.chmod(0o755)
-        with quiet_transformers():
-            # One file: nothing here is too large for it, and everything opens it.
-            model.save_pretrained(part, max_shard_size="1000GB")
+        if base is None:
+            with quiet_transformers():
+                # One file: nothing here is too large for it, and everything opens it.
+                model.save_pretrained(
+                    part, state_dict=merged_weights(model), max_shard_size="1000GB"
+                )
+        else:
+            save_adapter(model, part, MINILM if base == "minilm" else base)
         tokenizer.save_pretrained(part)
         settings = {
             "format": _FORMAT,
@@ -63,11 +72,14 @@ def save_bundle(
             "limit": limit,
             "options": asdict(task),  # type: ignore[call-overload]
         }
+        if base is not None:
+            settings["base"] = base
         text = json.dumps(settings, indent=2, ensure_ascii=False)
         (part / TASK_FILE).write_text(text + "\n", encoding="utf-8")
         (part / "README.md").write_text(card, encoding="utf-8")
         # safetensors writes for its owner only; a model is to be read by whoever reads the rest.
-        (part / "model.safetensors").chmod((part / TASK_FILE).stat().st_mode)
+        for weights in part.glob("*.safetensors"):
+            weights.chmod((part / TASK_FILE).stat().st_mode)
         old = part.with_name(f"{part.name}-old")
         if folder.exists():
             folder.rename(old)
@@ -91,7 +103,10 @@ def read_bundle(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Task, int]:
     """Model, tokenizer, task and token limit of a bundle.
 
-    Raises CheckpointError where the folder is no bundle, or not a whole one.
+    An adapter is merged into the checkpoint that it was trained on.
+
+    Raises CheckpointError where the folder is no bundle, or not a whole one, or the checkpoint
+    under an adapter is missing.
     """
     folder = Path(folder)
     file = folder / TASK_FILE
@@ -102,18 +117,27 @@ def read_bundle(
             f'"{folder}" is no ftkit model: it has no {TASK_FILE}',
             remedy=hint or "Give the folder that ftkit.save or `ftkit train` wrote.",
         )
-    task, limit = _read_task(file)
-    model, tokenizer = open_bundled(folder, task.head())
-    return model, tokenizer, task, limit
+    task, limit, base = _read_task(file)
+    if base is None:
+        model, tokenizer = open_bundled(folder, task.head())
+        return model, tokenizer, task, limit
+    try:
+        model, tokenizer, new = open_beneath(base, folder, task.head())
+    except CheckpointError as error:
+        raise CheckpointError(
+            f'"{folder}" holds an adapter of "{base}", which cannot be opened: {error.found}',
+            remedy="Put that checkpoint there again, or save the model without adapter=True.",
+        ) from None
+    return load_adapter(model, folder, new), tokenizer, task, limit
 
 
-def _read_task(file: Path) -> tuple[Task, int]:
+def _read_task(file: Path) -> tuple[Task, int, str | None]:
     try:
         settings: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if settings["format"] != _FORMAT:
             raise ValueError(f"format {settings['format']}")
         task = TASKS[settings["task"]](**settings["options"])
-        return task, int(settings["limit"])
+        return task, int(settings["limit"]), settings.get("base")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f'"{file}" cannot be read ({type(error).__name__}: {error})',

@@ -23,6 +23,7 @@ from ftkit.learner.phases import Phase, fit_phases
 from ftkit.learner.precision import ChosenPrecision
 from ftkit.learner.resume import ResumableLearner
 from ftkit.learner.tracking import Tracker
+from ftkit.model.adapters import LoRA, add_lora
 from ftkit.model.checkpoint import open_checkpoint
 from ftkit.model.device import Precision, autocast_dtype, default_device
 from ftkit.model.groups import describe_groups, layer_groups
@@ -186,6 +187,7 @@ def finetune_learner(
     body_groups: int | None = 3,
     reinit_layers: int = 0,
     tracker: Tracker | None = None,
+    lora: LoRA | int | None = None,
     **learner_options: Any,
 ) -> TextLearner:
     """A Learner that fine-tunes a checkpoint for a task.
@@ -195,7 +197,8 @@ def finetune_learner(
     new head on a checkpoint that was fine-tuned for other labels.
     `body_groups` is how many groups the layers make between the embeddings and the head (None:
     one a layer). `reinit_layers` draws so many of the top layers anew; they learn as the head does.
-    `tracker` logs every fit.
+    `lora`, or its rank, trains small matrices beside the checkpoint's own, which stay as they are,
+    and the head. `tracker` logs every fit.
     `learner_options` go to fastai's Learner: `wd`, `cbs`, `metrics`, `path`, ...
 
     The same data, settings, seed and machine give the same weights, bit for bit.
@@ -207,6 +210,12 @@ def finetune_learner(
     rows = load_data(data, task, seed=seed)
     device = default_device()
     autocast_dtype(precision, device)
+    lora = LoRA(lora) if isinstance(lora, int) else lora
+    if lora is not None and reinit_layers:
+        raise SettingError(
+            "lora leaves the layers as they are, and reinit_layers draws some anew",
+            remedy="Give one of the two.",
+        )
     opened = open_checkpoint(checkpoint, task, rows, new_head=new_head, seed=seed)
     with first_goes_first():
         dls = text_loaders(
@@ -221,13 +230,16 @@ def finetune_learner(
             device=device,
         )
     drawn = opened.new | reinitialize_layers(opened.model, reinit_layers, seed)
+    if lora is not None:
+        add_lora(opened.model, lora, opened.task.head(), opened.new, seed=seed)
     model = TextModel(opened.model, opened.task).to(device)
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     new = frozenset(f"hf_model.{name}" for name in drawn)
     scores = TaskScores(opened.task, opened.tokenizer)
     options: dict[str, Any] = {
-        # fastai reads slice(lr) as lr for the head and a tenth of it for everything below.
-        "lr": slice(default_lr(model)),
+        # fastai reads slice(lr) as lr for the head and a tenth of it for everything below. LoRA's
+        # matrices are new too, and learn at the head's rate.
+        "lr": slice(default_lr(model)) if lora is None else default_lr(model),
         "wd": 0.01,
         "metrics": task_metrics(scores),
         **learner_options,

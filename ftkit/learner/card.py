@@ -30,6 +30,8 @@ class CardFacts:
     answers_rows: bool
     """Whether it predicts anything of a row."""
     settings: Mapping[str, object]
+    is_adapter: bool = False
+    """Whether it holds an adapter without its base."""
     scores: Mapping[str, Scores] = field(default_factory=dict)
     """By split."""
     per_label: Mapping[str, Scores] = field(default_factory=dict)
@@ -42,8 +44,9 @@ def write_card(facts: CardFacts) -> str:
     is_local = Path(facts.checkpoint).expanduser().exists()
     base = "" if is_local else f"base_model: {hub_id}\n"
     name = Path(facts.checkpoint).name if is_local else hub_id
+    library = "peft" if facts.is_adapter else "transformers"
     parts = [
-        f"---\nlibrary_name: transformers\npipeline_tag: {facts.pipeline}\n{base}"
+        f"---\nlibrary_name: {library}\npipeline_tag: {facts.pipeline}\n{base}"
         "tags:\n- ftkit\n- fastai\n---",
         f"# {name}, fine-tuned for {facts.task}",
         _labels(facts),
@@ -65,7 +68,7 @@ def _use(facts: CardFacts) -> str:
     if not facts.answers_rows:
         return _BASE_USE
     own = _OWN_USE.format(example=repr(facts.example))
-    if facts.pipeline not in _PIPELINES:
+    if facts.is_adapter or facts.pipeline not in _PIPELINES:
         return own
     return own + _PIPELINE_USE.format(pipeline=facts.pipeline, example=repr(facts.example))
 

@@ -11,6 +11,7 @@ from ftkit.inference.predictor import Predictor
 from ftkit.learner.build import TextLearner
 from ftkit.learner.card import CardFacts, write_card
 from ftkit.learner.distributed import is_first, wait
+from ftkit.model.adapters import describe_lora
 from ftkit.model.device import autocast_dtype, precision_name
 from ftkit.task import Task
 
@@ -22,14 +23,19 @@ def save(
     scores: Mapping[str, Mapping[str, float]] | None = None,
     per_label: Mapping[str, Mapping[str, float]] | None = None,
     settings: Mapping[str, object] | None = None,
+    adapter: bool = False,
 ) -> Path:
     """Write the Learner's model as a bundle that `ftkit.load_model` and transformers open.
+
+    LoRA is merged into the weights. `adapter` writes LoRA and the head alone, a small folder that
+    `ftkit.load_model` and peft open where they find the checkpoint that it was trained on.
 
     `scores` by split, `per_label` of the last of these splits and `settings` go into its card;
     without scores the card has those of the last epoch's validation. Where several processes
     train, the first writes and the others wait for it.
 
-    Raises SettingError where the folder holds something that is no ftkit model.
+    Raises SettingError where the folder holds something that is no ftkit model, and for
+    `adapter` where the Learner has no LoRA.
     """
     data = learn.dls.train.dataset
     task = trained_task(learn)
@@ -48,13 +54,23 @@ def save(
             pipeline=task.pipeline,
             example=task.example,
             answers_rows=not task.packs,
+            is_adapter=adapter,
             settings={**describe_settings(learn), **(settings or {})},
             scores=scores if scores is not None else _last_scores(learn),
             per_label=per_label or {},
         )
     )
-    hf_model = learn.model.hf_model
-    saved = save_bundle(folder, hf_model, data.tokenizer, task, limit=data.limit, card=card)
+    found = Path(learn.checkpoint).expanduser()
+    base = str(found.resolve()) if found.is_dir() else learn.checkpoint
+    saved = save_bundle(
+        folder,
+        learn.model.hf_model,
+        data.tokenizer,
+        task,
+        limit=data.limit,
+        card=card,
+        base=base if adapter else None,
+    )
     wait()
     return saved
 
@@ -89,6 +105,7 @@ def describe_settings(learn: TextLearner) -> dict[str, object]:
         "weight decay": learn.wd,
         "precision": precision_name(autocast_dtype(learn.mixed_precision.precision, device)),
         "seed": train.seed,
+        **describe_lora(learn.model.hf_model),
     }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from ftkit.errors import CheckpointError, first_line, quoted
 from ftkit.model.encoder_decoder import warm_start
@@ -114,6 +114,35 @@ def open_bundled(folder: Path, head: Head) -> tuple[PreTrainedModel, PreTrainedT
     return model, tokenizer
 
 
+def open_beneath(
+    base: str, folder: Path, head: Head
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, frozenset[str]]:
+    """The model that the adapter in a folder was trained on, its tokenizer, and which of the
+    model's parameters are new: those that the adapter must bring.
+
+    Raises CheckpointError where the base, or a part of the folder, is missing.
+    """
+    located, name = _locate(base), str(folder)
+    tokenizer = load_tokenizer(name, name)
+    found = _load_config(located, base, trust_remote_code=False)
+    if head.auto_class == _SEQ2SEQ and type(found) not in _architectures(head):
+        with _seeded(0), quiet_transformers():
+            model, new = warm_start(located, base, found, tokenizer)
+    else:
+        is_head_new = not head.auto_class.endswith("LM") or (
+            _head_class(found, head, base) not in (found.architectures or [])
+        )
+        config = _load_config(name, name, trust_remote_code=False)
+        config.architectures = found.architectures
+        with _seeded(0):
+            model, new = load_with_head(
+                located, base, config, head, is_head_new, trust_remote_code=False
+            )
+    if model.can_generate():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model, tokenizer, new
+
+
 def load_tokenizer(
     folder: str, name: str, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
@@ -196,6 +225,11 @@ def _check_weights(folder: Path, name: str) -> None:
     safe = [*folder.glob("model*.safetensors"), *folder.glob("model.safetensors.index.json")]
     if safe:
         return
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(
+            f'"{name}" holds an adapter alone, without its base',
+            remedy="Save the model without adapter=True, which merges the two, and start there.",
+        )
     pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(
         path.name for path in folder.glob("*.pt*")
     )

@@ -107,8 +107,10 @@ def load_with_head(
         known = body.state_dict()
         model.base_model.load_state_dict(known, strict=False)
         prefix = f"{model.base_model_prefix}."
+        # A pooler that no head of the checkpoint's had was drawn too.
+        kept = known.keys() - missing
         names = [each for each, _ in model.named_parameters()]
-        return model, frozenset(each for each in names if each.removeprefix(prefix) not in known)
+        return model, frozenset(each for each in names if each.removeprefix(prefix) not in kept)
     model, missing = load_weights(auto, folder, name, config, trust_remote_code)
     if is_head_new:
         check_whole(missing, name, f"{model.base_model_prefix}.", POOLER)
