@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -39,6 +39,9 @@ from ftkit.tasks import (
     Translation,
     get_task,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class TaskLoss:
@@ -188,6 +191,8 @@ def finetune_learner(
     reinit_layers: int = 0,
     tracker: Tracker | None = None,
     lora: LoRA | int | None = None,
+    gradient_checkpointing: bool = False,
+    compile: bool | str = False,
     **learner_options: Any,
 ) -> TextLearner:
     """A Learner that fine-tunes a checkpoint for a task.
@@ -199,6 +204,12 @@ def finetune_learner(
     one a layer). `reinit_layers` draws so many of the top layers anew; they learn as the head does.
     `lora`, or its rank, trains small matrices beside the checkpoint's own, which stay as they are,
     and the head. `tracker` logs every fit.
+
+    `gradient_checkpointing` computes each layer's activations again in the backward pass instead
+    of keeping them: less memory, slower steps, the same gradients (Chen et al. 2016). `compile`
+    has torch.compile make the model's code, which takes minutes before the first step; a string
+    names a backend of it.
+
     `learner_options` go to fastai's Learner: `wd`, `cbs`, `metrics`, `path`, ...
 
     The same data, settings, seed and machine give the same weights, bit for bit.
@@ -232,7 +243,11 @@ def finetune_learner(
     drawn = opened.new | reinitialize_layers(opened.model, reinit_layers, seed)
     if lora is not None:
         add_lora(opened.model, lora, opened.task.head(), opened.new, seed=seed)
+    if gradient_checkpointing:
+        _checkpoint_gradients(opened.model)
     model = TextModel(opened.model, opened.task).to(device)
+    if compile:
+        _compile(opened.model, compile if isinstance(compile, str) else "inductor")
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     new = frozenset(f"hf_model.{name}" for name in drawn)
     scores = TaskScores(opened.task, opened.tokenizer)
@@ -325,6 +340,32 @@ def language_model_learner(
     `finetune_learner`. What it saves is a checkpoint for the other verbs.
     """
     return finetune_learner(data, checkpoint, task=task or LanguageModeling(), **options)
+
+
+def _checkpoint_gradients(model: PreTrainedModel) -> None:
+    """Raises SettingError for an architecture that cannot."""
+    enable: Any = getattr(model, "activation_checkpointing_enable", None)
+    try:
+        # transformers 6 knows the first name only, and older ones the second.
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    except ValueError:
+        raise SettingError(
+            f"{type(model).__name__} cannot compute its activations again",
+            remedy="Leave out gradient_checkpointing, and give a smaller bs or max_tokens.",
+        ) from None
+    # It also lets gradients run down to the embeddings, which would undo what freeze() saves.
+    model.disable_input_require_grads()  # type: ignore[no-untyped-call]
+
+
+def _compile(model: PreTrainedModel, backend: str) -> None:
+    """Raises SettingError for a backend that torch does not know."""
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise SettingError(
+            f'torch.compile has no backend "{backend}"', remedy=f"Use one of {', '.join(known)}."
+        )
+    # In place, so that saved names stay plain; dynamic, for every batch has another length.
+    model.compile(backend=backend, dynamic=True)
 
 
 def default_lr(model: TextModel) -> float:

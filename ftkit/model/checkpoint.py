@@ -126,7 +126,7 @@ def open_beneath(
     tokenizer = load_tokenizer(name, name)
     found = _load_config(located, base, trust_remote_code=False)
     if head.auto_class == _SEQ2SEQ and type(found) not in _architectures(head):
-        with _seeded(0), quiet_transformers():
+        with _seeded(0):
             model, new = warm_start(located, base, found, tokenizer)
     else:
         is_head_new = not head.auto_class.endswith("LM") or (

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Dataset, DatasetDict
+from safetensors.torch import load_file
 
 import ftkit
 from ftkit.errors import DataError, SettingError
@@ -385,3 +386,65 @@ def test_minilm_learns(minilm, tiny_data, tmp_path):
     learn = ftkit.classification_learner(tiny_data, minilm, bs=16, path=tmp_path, precision="fp32")
     learn.fit_one_cycle(2, slice(2e-5, 2e-3))
     assert learn.history.rows[-1]["accuracy"] > 0.9
+
+
+# Memory and speed
+
+
+def gradients(learn):
+    torch.manual_seed(0)
+    inputs, targets = learn.dls.valid.one_batch()
+    learn.model.train()  # With dropout, which must fall alike the second time.
+    learn.loss_func(learn.model(inputs), targets).backward()
+    return {name: p.grad for name, p in learn.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "gpt2", "t5", "bart"])
+def test_gradient_checkpointing_changes_no_gradient(architecture, make_learner, make_checkpoint):
+    folder = make_checkpoint(architecture)
+    for is_frozen in (False, True):
+        found = []
+        for is_on in (False, True):
+            learn = make_learner(checkpoint=folder, gradient_checkpointing=is_on)
+            if is_frozen:
+                learn.freeze()
+            found.append(gradients(learn))
+        assert found[0].keys() == found[1].keys()
+        for name, gradient in found[0].items():
+            torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-6)
+
+
+def test_gradient_checkpointing_computes_layers_again(make_learner):
+    for is_on in (False, True):
+        learn, calls = make_learner(gradient_checkpointing=is_on), []
+        layer = learn.model.hf_model.bert.encoder.layer[0].attention
+        layer.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        gradients(learn)
+        assert len(calls) == 1 + is_on
+    learn.freeze()
+    gradients(learn)
+    assert len(calls) == 3  # nothing of a frozen layer is computed again
+
+
+def test_gradient_checkpointing_where_it_cannot_be(make_learner, make_checkpoint):
+    with pytest.raises(SettingError, match="AlbertForSequenceClassification cannot compute"):
+        make_learner(checkpoint=make_checkpoint("albert"), gradient_checkpointing=True)
+
+
+def test_a_compiled_model_is_saved_as_any_other(make_learner, tiny_data, tmp_path):
+    plain, compiled = make_learner(), make_learner(compile="eager")
+    torch.compiler.reset()
+    for learn in (plain, compiled):
+        learn.fit_one_cycle(1, 1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    folders = [ftkit.save(learn, tmp_path / str(i)) for i, learn in enumerate((plain, compiled))]
+    names = [set(load_file(folder / "model.safetensors")) for folder in folders]
+    assert names[0] == names[1]
+    answers = [ftkit.load_model(f).predict(tiny_data["test"]["text"]) for f in folders]
+    for a, b in zip(*answers, strict=True):
+        assert a.scores == pytest.approx(b.scores, abs=1e-5)
+
+
+def test_a_backend_that_is_not_there(make_learner):
+    with pytest.raises(SettingError, match=r'no backend "fast".*inductor'):
+        make_learner(compile="fast")

@@ -223,6 +223,16 @@ def test_saving_leaves_the_learner_as_it_was(checkpoint, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_gradient_checkpointing_changes_nothing(checkpoint, tmp_path):
+    found = []
+    for is_on in (False, True):
+        learn = learner(checkpoint("bert"), tmp_path, gradient_checkpointing=is_on)
+        learn.fit_one_cycle(1, 1e-2)
+        found.append(learn.model.state_dict())
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=1e-6, rtol=1e-6)
+
+
 def test_rates(checkpoint, tmp_path):
     assert isinstance(learner(checkpoint("bert"), tmp_path).lr, float)
     assert isinstance(learner(checkpoint("bert"), tmp_path, lora=None).lr, slice)
