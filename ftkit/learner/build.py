@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from ftkit._fastai import ProgressCallback, noop
-from ftkit.data.loaders import TextLoaders, text_loaders
+from ftkit.data.loaders import text_loaders
 from ftkit.data.sources import load_data
-from ftkit.data.tables import print_table
 from ftkit.errors import SettingError, check_least
 from ftkit.learner.callbacks import History, ProgressLines, SeedEachFit, shows_bars
 from ftkit.learner.distributed import DataParallel, first_goes_first, is_first, join
+from ftkit.learner.learner import TaskLoss, TextLearner
 from ftkit.learner.metrics import CountedLoss, TaskScores, task_metrics
-from ftkit.learner.optimizer import GroupedAdamW, Rates
-from ftkit.learner.phases import Phase, fit_phases
+from ftkit.learner.optimizer import GroupedAdamW
 from ftkit.learner.precision import ChosenPrecision
-from ftkit.learner.resume import ResumableLearner
 from ftkit.learner.tracking import Tracker
 from ftkit.model.adapters import LoRA, add_lora
 from ftkit.model.checkpoint import open_checkpoint
 from ftkit.model.device import Precision, autocast_dtype, default_device
-from ftkit.model.groups import describe_groups, layer_groups
-from ftkit.model.module import TextModel
+from ftkit.model.groups import layer_groups
+from ftkit.model.module import TextModel, checkpoint_gradients, compile_in_place
 from ftkit.model.reinit import reinitialize_layers
-from ftkit.task import Reduction, Task
+from ftkit.task import Task
 from ftkit.tasks import (
     NER,
     Classification,
@@ -41,140 +35,7 @@ from ftkit.tasks import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
-class TaskLoss:
-    """A task's loss as fastai wants it: with `reduction`, `activation` and `decodes`."""
-
-    def __init__(self, scores: TaskScores) -> None:
-        """`scores` know the task, and what validation rows chose for it."""
-        self.scores = scores
-        self.reduction: Reduction = "mean"
-
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of a batch."""
-        return self.scores.task.loss(outputs, targets, self.reduction)
-
-    def activation(self, outputs: Tensor) -> Tensor:
-        """Scores from outputs, for `get_preds`."""
-        return self.scores.task.scores(outputs)
-
-    def decodes(self, scores: Tensor) -> Tensor:
-        """Decisions from scores, for `get_preds(with_decoded=True)`."""
-        return self.scores.trained_task.decide(scores)
-
-
-class TextLearner(ResumableLearner):
-    """A fastai Learner that shows its batches, and whose precision verbs also work on a CPU."""
-
-    dls: TextLoaders
-    checkpoint: str
-    """The name of the checkpoint that it started from."""
-    task_scores: TaskScores
-    """The scores of the last validation, and what it chose."""
-
-    def show_batch(self, **kwargs: Any) -> None:
-        """Print rows of a training batch, as `learn.dls.show_batch` does."""
-        self.dls.show_batch(**kwargs)
-
-    def show_results(
-        self, ds_idx: int = 1, dl: Any = None, max_n: int = 9, shuffle: bool = True, **kwargs: Any
-    ) -> None:
-        """Print rows of the validation set, or of `dl`, with what the model answers."""
-        loader = self.dls[ds_idx] if dl is None else dl
-        batch = loader.new(bs=max_n, max_tokens=None, shuffle=shuffle).one_batch()
-        self.model.eval()
-        with torch.inference_mode():
-            outputs = self.model.answer(batch[0])
-        task = self.task_scores.trained_task
-        loader.show_results(batch, task.decide(task.scores(outputs)).cpu(), max_n, **kwargs)
-
-    def show_groups(self, lr: Rates | None = None) -> None:
-        """Print the groups of layers that `freeze_to` counts, and the highest rates that a verb
-        given `lr`, by default the Learner's own, would train them at.
-        """
-        groups = self.splitter(self.model)
-        rates = self.opt_func(groups, lr=self.lr if lr is None else lr).hypers
-        holds = describe_groups(self.model.hf_model, groups)
-        print_table(
-            [
-                {
-                    "group": i,
-                    "holds": held,
-                    "tensors": len(group),
-                    "parameters": f"{sum(p.numel() for p in group):,}",
-                    "trainable": "yes" if any(p.requires_grad for p in group) else "no",
-                    "lr": f"{rate['lr']:.2g}",
-                }
-                for i, (group, held, rate) in enumerate(zip(groups, holds, rates, strict=True))
-            ]
-        )
-
-    def fine_tune(
-        self,
-        epochs: int | None = None,
-        *options: Any,
-        phases: Sequence[Phase] | None = None,
-        **named: Any,
-    ) -> None:
-        """Train as fastai's `fine_tune(epochs, base_lr)` does, or in the given phases.
-
-        Gradual unfreezing (Howard and Ruder 2018) is `fine_tune(phases=[Phase(1, groups=1),
-        Phase(1, groups=2), Phase(3)])`; named options go to `fit_one_cycle` in each phase.
-
-        Raises SettingError for neither or both of `epochs` and `phases`, and as `fit_phases`.
-        """
-        if (epochs is None) == (phases is None):
-            raise SettingError(
-                "fine_tune wants epochs or phases", remedy="Give one of them: fine_tune(3)."
-            )
-        if phases is None:
-            super().fine_tune(epochs, *options, **named)
-        else:
-            fit_phases(self, phases, **named)
-
-    def predict(self, item: Any, rm_type_tfms: Any = None, with_input: bool = False) -> Any:
-        """What is decided for one row (a text, a tuple of texts, or a dict), in words and as a
-        tensor, and its scores; a task that generates gives its typed prediction instead.
-        """
-        task = self.task_scores.trained_task
-        if task.packs:
-            raise SettingError(
-                f"a model for {task.name} reads blocks of text and answers no rows",
-                remedy="Save it, and fine-tune from its folder or open it with transformers.",
-            )
-        if task.generates:
-            loader = self.dls.test_dl([item])
-            (inputs, _) = loader.one_batch()
-            self.model.eval()
-            rows, tokenizer = loader.rows_of(inputs), loader.dataset.tokenizer
-            found: tuple[Any, ...] = tuple(task.decode(self.model.answer(inputs), rows, tokenizer))
-        else:
-            loader = self.dls.test_dl([item], rm_type_tfms)
-            scores, _, decided = self.get_preds(dl=loader, with_decoded=True)
-            words = loader.words_of(torch.zeros(1, dtype=torch.long), decided[:1])
-            found = (words[0], decided[0], scores[0])
-        return (item, *found) if with_input else found
-
-    def to_fp16(self, **kwargs: Any) -> TextLearner:
-        """Compute in fp16 from now on; raises SettingError where the device cannot."""
-        return self._to("fp16")
-
-    def to_bf16(self) -> TextLearner:
-        """Compute in bf16 from now on; raises SettingError where the device cannot."""
-        return self._to("bf16")
-
-    def to_fp32(self) -> TextLearner:
-        """Compute in float32 from now on."""
-        return self._to("fp32")
-
-    def _to(self, precision: Precision) -> TextLearner:
-        self.remove_cb(ChosenPrecision)
-        device = next(self.model.parameters()).device
-        self.model.autocast_dtype = autocast_dtype(precision, device)
-        self.add_cb(ChosenPrecision(precision))
-        return self
+    pass
 
 
 def finetune_learner(
@@ -244,10 +105,10 @@ def finetune_learner(
     if lora is not None:
         add_lora(opened.model, lora, opened.task.head(), opened.new, seed=seed)
     if gradient_checkpointing:
-        _checkpoint_gradients(opened.model)
+        checkpoint_gradients(opened.model)
     model = TextModel(opened.model, opened.task).to(device)
     if compile:
-        _compile(opened.model, compile if isinstance(compile, str) else "inductor")
+        compile_in_place(opened.model, compile if isinstance(compile, str) else "inductor")
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     new = frozenset(f"hf_model.{name}" for name in drawn)
     scores = TaskScores(opened.task, opened.tokenizer)
@@ -340,32 +201,6 @@ def language_model_learner(
     `finetune_learner`. What it saves is a checkpoint for the other verbs.
     """
     return finetune_learner(data, checkpoint, task=task or LanguageModeling(), **options)
-
-
-def _checkpoint_gradients(model: PreTrainedModel) -> None:
-    """Raises SettingError for an architecture that cannot."""
-    enable: Any = getattr(model, "activation_checkpointing_enable", None)
-    try:
-        # transformers 6 knows the first name only, and older ones the second.
-        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-    except ValueError:
-        raise SettingError(
-            f"{type(model).__name__} cannot compute its activations again",
-            remedy="Leave out gradient_checkpointing, and give a smaller bs or max_tokens.",
-        ) from None
-    # It also lets gradients run down to the embeddings, which would undo what freeze() saves.
-    model.disable_input_require_grads()  # type: ignore[no-untyped-call]
-
-
-def _compile(model: PreTrainedModel, backend: str) -> None:
-    """Raises SettingError for a backend that torch does not know."""
-    known = torch.compiler.list_backends(exclude_tags=())
-    if backend not in known:
-        raise SettingError(
-            f'torch.compile has no backend "{backend}"', remedy=f"Use one of {', '.join(known)}."
-        )
-    # In place, so that saved names stay plain; dynamic, for every batch has another length.
-    model.compile(backend=backend, dynamic=True)
 
 
 def default_lr(model: TextModel) -> float:

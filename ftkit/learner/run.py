@@ -23,9 +23,10 @@ import tomli_w
 from ftkit.data.sources import load_data
 from ftkit.errors import FtkitWarning, SettingError
 from ftkit.learner.best import KeepBest
-from ftkit.learner.build import TextLearner, default_lr, finetune_learner
+from ftkit.learner.build import default_lr, finetune_learner
 from ftkit.learner.callbacks import Accumulate
 from ftkit.learner.distributed import is_first, join
+from ftkit.learner.learner import TextLearner
 from ftkit.learner.resume import Checkpoints
 from ftkit.learner.save import count_truncated, predictor, save
 from ftkit.model.device import Precision

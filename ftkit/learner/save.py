@@ -8,9 +8,9 @@ from typing import Any
 
 from ftkit.inference.bundle import save_bundle
 from ftkit.inference.predictor import Predictor
-from ftkit.learner.build import TextLearner
 from ftkit.learner.card import CardFacts, write_card
 from ftkit.learner.distributed import is_first, wait
+from ftkit.learner.learner import TextLearner
 from ftkit.model.adapters import describe_lora
 from ftkit.model.device import autocast_dtype, precision_name
 from ftkit.task import Task

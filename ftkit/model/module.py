@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ftkit.errors import SettingError
 from ftkit.task import Inputs, Task
 
 if TYPE_CHECKING:
@@ -88,3 +89,35 @@ class TextModel(nn.Module):
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast_dtype)
+
+
+def checkpoint_gradients(model: PreTrainedModel) -> None:
+    """Compute activations again in the backward pass instead of keeping them (Chen et al. 2016).
+
+    Raises SettingError for an architecture that cannot.
+    """
+    enable: Any = getattr(model, "activation_checkpointing_enable", None)
+    try:
+        # transformers 6 knows the first name only, and older ones the second.
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    except ValueError:
+        raise SettingError(
+            f"{type(model).__name__} cannot compute its activations again",
+            remedy="Leave out gradient_checkpointing, and give a smaller bs or max_tokens.",
+        ) from None
+    # It also lets gradients run down to the embeddings, which would undo what freeze() saves.
+    model.disable_input_require_grads()  # type: ignore[no-untyped-call]
+
+
+def compile_in_place(model: PreTrainedModel, backend: str) -> None:
+    """Have torch.compile make the model's code when it first runs.
+
+    Raises SettingError for a backend that torch does not know.
+    """
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise SettingError(
+            f'torch.compile has no backend "{backend}"', remedy=f"Use one of {', '.join(known)}."
+        )
+    # In place, so that saved names stay plain; dynamic, for every batch has another length.
+    model.compile(backend=backend, dynamic=True)

@@ -25,7 +25,7 @@ from quality import read_lines, say, table_row
 
 import ftkit
 from ftkit import LayerDecay, Phase
-from ftkit.learner.build import TextLearner
+from ftkit.learner.learner import TextLearner
 from ftkit.learner.save import predictor
 
 ROWS = Rows(500, 300, 1000)
