@@ -1,6 +1,6 @@
 """The nn.Module that a Learner trains: a batch dict in, outputs of its rows out.
 
-Imports torch and `task` only.
+Imports torch, `errors` and `task` only.
 """
 
 from __future__ import annotations
@@ -36,10 +36,17 @@ class TextModel(nn.Module):
 
         "labels" (rows, tokens), where there are any, become the decoder's input: its own loss is
         not computed. Keys that the model does not know, such as "row", are left out.
+
+        Raises SettingError where a model that generates is to score rows without labels.
         """
         inputs = self._model_inputs(batch)
         if "labels" in batch:
             inputs["decoder_input_ids"] = self._shifted(batch["labels"])
+        elif self.task.generates:
+            raise SettingError(
+                "these rows have no text to score",
+                remedy="Use test_dl(rows, with_labels=True); `predict` writes texts for others.",
+            )
         if torch.is_grad_enabled() or "windows" not in batch:
             return self.task.merge(self._logits(inputs), batch)
         # A long row may have hundreds of windows: without gradients, a few at a time do.

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ftkit.errors import SettingError
 from ftkit.model import module as rooms
 from ftkit.model.module import TextModel
 from ftkit.tasks import Classification, Summarization
@@ -126,6 +127,12 @@ def test_labels_become_what_the_decoder_reads(tiny_model, architecture):
         theirs = model.hf_model(**batch, labels=labels).logits
     assert "labels" not in seen[0]
     torch.testing.assert_close(ours, theirs)
+
+
+def test_rows_without_labels_are_not_scored_by_a_model_that_writes(tiny_model):
+    model = TextModel(tiny_model("t5", "ForConditionalGeneration"), Summarization())
+    with pytest.raises(SettingError, match="no text to score"):
+        model(batch_of(3, 12))
 
 
 def test_a_reading_heads_logits_stand_beside_each_other(tiny_model):
