@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModel, AutoTokenizer, GenerationConfig
 
 from ftkit.errors import CheckpointError, first_line, quoted
 from ftkit.model.encoder_decoder import warm_start
 from ftkit.model.unavailable import why_unavailable
-from ftkit.model.weights import load_with_head
+from ftkit.model.weights import load_with_head, quiet_transformers
 from ftkit.task import Head, Task
 
 if TYPE_CHECKING:
@@ -99,6 +99,25 @@ def open_checkpoint(
     _set_padding(model, tokenizer)
     limit = token_limit(tokenizer, model)
     return Checkpoint(name, model, tokenizer, fitted, limit, new)
+
+
+def fit_without_weights(
+    name: str | Path, task: Task, data: DatasetDict
+) -> tuple[Task, PreTrainedTokenizerBase, int]:
+    """A checkpoint's tokenizer, its longest sequence in tokens, and the task fitted to it and to
+    the data, as `open_checkpoint` gives them for a new head; no weights are read.
+
+    Raises CheckpointError where the config or the tokenizer cannot be opened.
+    """
+    folder = _locate(str(name))
+    config = _load_config(folder, str(name), trust_remote_code=False)
+    tokenizer = load_tokenizer(folder, str(name))
+    fitted = task.with_labels(data).fit_to(config, tokenizer)
+    auto = getattr(transformers, fitted.head().auto_class)
+    with _seeded(0), torch.device("meta"), quiet_transformers():
+        model = (auto if type(config) in auto._model_mapping else AutoModel).from_config(config)
+    _set_padding(model, tokenizer)
+    return fitted, tokenizer, token_limit(tokenizer, model)
 
 
 def open_bundled(folder: Path, head: Head) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

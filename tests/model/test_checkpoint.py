@@ -13,8 +13,14 @@ from transformers import AutoTokenizer
 
 from ftkit.errors import CheckpointError
 from ftkit.model import checkpoint as rooms
-from ftkit.model.checkpoint import load_tokenizer, open_bundled, open_checkpoint, token_limit
-from ftkit.tasks import Classification
+from ftkit.model.checkpoint import (
+    fit_without_weights,
+    load_tokenizer,
+    open_bundled,
+    open_checkpoint,
+    token_limit,
+)
+from ftkit.tasks import Classification, Summarization
 
 HEAD = "ForSequenceClassification"
 NAMES = ("technical", "billing", "delivery")  # not in the order of the alphabet
@@ -483,6 +489,29 @@ def test_token_limit_heeds_the_tokenizer(tiny_model, tiny_tokenizer):
     assert token_limit(tokenizer, tiny_model("bert")) == 40
     tokenizer.model_max_length = 4000
     assert token_limit(tokenizer, tiny_model("bert")) == 64
+
+
+@pytest.mark.parametrize(
+    ("architecture", "task"),
+    [
+        ("bert", Classification()),
+        ("roberta", Classification()),
+        ("gpt2", Classification()),
+        ("t5", Summarization()),
+        ("bart", Summarization(max_target_length=1000)),
+        ("bert", Summarization()),
+    ],
+)
+def test_without_weights_it_fits_as_with_them(make_checkpoint, tiny_data, architecture, task):
+    folder = make_checkpoint(architecture)
+    data = tiny_data.map(lambda row: {"summary": row["text"][:9]})
+    state = torch.random.get_rng_state()
+    fitted, tokenizer, limit = fit_without_weights(folder, task, data)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    opened = open_checkpoint(folder, task, data)
+    assert (fitted, limit) == (opened.task, opened.limit)
+    assert tokenizer.backend_tokenizer.to_str() == opened.tokenizer.backend_tokenizer.to_str()
+    assert tokenizer.pad_token == opened.tokenizer.pad_token
 
 
 # Bundles
