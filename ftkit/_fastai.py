@@ -21,12 +21,21 @@ with warnings.catch_warnings():
     # Patches Learner too: fit_one_cycle, fine_tune, lr_find.
     from fastai.callback.schedule import LRFinder, ParamScheduler
     from fastai.callback.tracker import TrackerCallback
-    from fastai.data.core import DataLoaders, TfmdDL
-    from fastai.data.transforms import CategoryMap
+    from fastai.data.block import TransformBlock
+    from fastai.data.core import DataLoaders, Datasets, TfmdDL
+    from fastai.data.transforms import (
+        Categorize,
+        CategoryMap,
+        EncodedMultiCategorize,
+        MultiCategorize,
+        RegressionSetup,
+        ToTensor,
+    )
     from fastai.imports import noop
     from fastai.interpret import plot_top_losses
     from fastai.learner import Learner, Metric, Recorder, load_learner
     from fastai.optimizer import OptimWrapper, detuplify_pg, set_item_pg
+    from fastai.torch_basics import Pipeline, Transform
     from fastai.torch_core import set_seed, to_detach
     from fastcore.foundation import L
 
@@ -35,19 +44,28 @@ __all__ = [
     "CancelBatchException",
     "CancelEpochException",
     "CancelFitException",
+    "Categorize",
     "CategoryMap",
     "DataLoaders",
+    "Datasets",
+    "EncodedMultiCategorize",
     "L",
     "LRFinder",
     "Learner",
     "Metric",
     "MixedPrecision",
+    "MultiCategorize",
     "OptimWrapper",
     "ParamScheduler",
+    "Pipeline",
     "ProgressCallback",
     "Recorder",
+    "RegressionSetup",
     "TfmdDL",
+    "ToTensor",
     "TrackerCallback",
+    "Transform",
+    "TransformBlock",
     "detuplify_pg",
     "load_learner",
     "noop",

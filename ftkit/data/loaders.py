@@ -19,10 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ftkit._fastai import CategoryMap, DataLoaders, L, TfmdDL, plot_top_losses, to_detach
+from ftkit._fastai import (
+    CategoryMap,
+    DataLoaders,
+    L,
+    Pipeline,
+    TfmdDL,
+    ToTensor,
+    plot_top_losses,
+    to_detach,
+)
 from ftkit.data.tables import print_table
 from ftkit.data.tokenize import tokenize
-from ftkit.errors import DataError, FtkitWarning
+from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
 from ftkit.features import Features, Padding, input_columns, named_labels, prepare_rows
 from ftkit.task import Batch, Inputs, Task
 
@@ -44,17 +53,17 @@ class RowList(Sequence[Row]):
     """The rows of a split, read when asked for."""
 
     def __init__(self, rows: datasets.Dataset) -> None:
-        self._rows = rows
+        self.rows = rows
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, (int, np.integer)):
             numbers = range(len(self))[index] if isinstance(index, slice) else index
             return L([self[int(number)] for number in numbers])
         number = range(len(self))[index]
-        columns = named_labels(self._rows[number : number + 1], self._rows.features)
+        columns = named_labels(self.rows[number : number + 1], self.rows.features)
         row = Row({name: values[0] for name, values in columns.items()})
         row.number = number
         return row
@@ -62,7 +71,7 @@ class RowList(Sequence[Row]):
     def fingerprint(self, columns: Sequence[str]) -> str:
         """A hash of these columns' content, 32 hex digits, whatever file or format it is from."""
         digest = hashlib.blake2b(digest_size=16)
-        rows = self._rows.select_columns([name for name in columns if name in self._rows.features])
+        rows = self.rows.select_columns([name for name in columns if name in self.rows.features])
         for part in rows.iter(1000):
             lists = named_labels(part, rows.features)
             for values in zip(*lists.values(), strict=True):
@@ -89,6 +98,11 @@ class TextRows:
     """Longest sequence in tokens."""
     numbers: np.ndarray | None = None
     """Numbers that the rows go by in a batch; None counts them from 0."""
+    read: Callable[[Any, bool], Sequence[Any]] | None = None
+    """Makes rows under the task's names of a user's items, with their labels or without; None
+    where the items are such rows already."""
+    split_idx: int | None = None
+    """0 for train, 1 for others: which of fastai's transforms of batches apply."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -112,24 +126,40 @@ class TextRows:
         """The labels, as fastai's Interpretation wants them."""
         return CategoryMap(list(self.task.head().labels), sort=False)
 
+    @property
+    def c(self) -> int:
+        """How many outputs the head has, as fastai's `get_c` asks; 0 where the task names none."""
+        return int(self.task.head().config.get("num_labels", 0))
+
     def new_empty(self) -> TextRows:
         """The same without rows, for `learn.export`."""
         none = np.zeros(1, dtype=np.int64)
         features = Features({}, {}, none, none)
         return replace(self, items=RowList(datasets.Dataset.from_dict({})), features=features)
 
-    def few(self, items: Sequence[Any], with_labels: bool) -> TextRows:
-        """Rows at hand: texts, pairs of texts, dicts, or rows of `items` themselves."""
-        if not len(items):
+    def few(self, items: Any, with_labels: bool) -> TextRows:
+        """Rows at hand: texts, pairs of texts, dicts, a DataFrame or rows of one, or rows of
+        `items` themselves; what `read` takes, where there is one.
+        """
+        if self.read is not None:
+            items = self.read(items, with_labels)
+        elif hasattr(items, "to_dict") and hasattr(items, "columns"):
+            items = items.to_dict("records")
+        items = [item.to_dict() if hasattr(item, "to_dict") else item for item in items]
+        if not items:
             raise DataError("there are no rows", remedy="Give one or more.")
         inputs = input_columns(items, self.task)
         rows = [dict(item) if isinstance(item, Mapping) else {} for item in items]
         for i, row in enumerate(rows):
             row.update({name: values[i] for name, values in inputs.items()})
-        columns: dict[str, Sequence[Any]] = {**inputs}
-        for column in self.task.columns():
-            if with_labels and not column.is_input and any(column.name in row for row in rows):
-                columns[column.name] = [row.get(column.name) for row in rows]
+        labels = [column.name for column in self.task.columns() if not column.is_input]
+        found = [name for name in labels if with_labels and any(name in row for row in rows)]
+        if with_labels and labels and not found:
+            raise DataError(
+                "the rows have no labels to read",
+                remedy=f"Give dicts with {quoted(labels)}, or leave with_labels out.",
+            )
+        columns = {**inputs, **{name: [row.get(name) for row in rows] for name in found}}
         features = prepare_rows(columns, self.task, self.tokenizer, self.limit)
         numbers = None
         if all(isinstance(row, Row) for row in items):
@@ -165,11 +195,15 @@ class TextLoader(TfmdDL):
 
         `shard` (i, n) gives every n-th row of each batch, from the i-th on: the batches of all
         n together are those of one loader with n times the `bs` or `max_tokens`.
+
+        Raises SettingError for options of fastai's loader that have no place in this one.
         """
+        check_options(kwargs)
         self.shard, self.n_shards = shard[0], shard[1]
         self.is_stand_in = False
         """Whether the last batch had no row for this shard, and a row of another stands in."""
         bs, max_tokens = bs * self.n_shards, max_tokens and max_tokens * self.n_shards
+        do_setup = kwargs.pop("do_setup", True)
         kwargs.update(num_workers=0, do_setup=False, indexed=True)
         super().__init__(
             dataset, bs=bs, shuffle=shuffle, drop_last=drop_last, device=device, **kwargs
@@ -185,6 +219,8 @@ class TextLoader(TfmdDL):
         has_windows = dataset.features.windows.max(initial=1) > 1
         # Padded tokens that a batch may have; rows with several windows always need a bound.
         self._budget = bs * dataset.limit if has_windows and max_tokens is None else max_tokens
+        if do_setup:
+            self.after_batch.setup(self)
 
     def new(self, dataset: TextRows | None = None, cls: Any = None, **kwargs: Any) -> TextLoader:
         """A loader like this one, with some arguments changed."""
@@ -436,10 +472,8 @@ class TextLoaders(DataLoaders):
         """
         if isinstance(test_items, (str, Mapping)):
             raise DataError("found one row, not a list of rows", remedy="Put it in a list.")
-        if hasattr(test_items, "to_dict") and hasattr(test_items, "columns"):
-            test_items = test_items.to_dict("records")
         kwargs = {name: value for name, value in kwargs.items() if name != "process"}
-        rows = self.valid.dataset.few(list(test_items), with_labels)
+        rows = self.valid.dataset.few(test_items, with_labels)
         loader: TextLoader = self.valid.new(rows, **kwargs)
         return loader
 
@@ -461,29 +495,64 @@ def text_loaders(
     `limit` is the model's length in tokens; longer rows are counted and said, by a warning.
     `shard` is as in `TextLoader`.
     """
-    wanted = getattr(task, "max_length", None)
-    limit = min(limit, wanted) if wanted else limit
-    parts = {
-        split: TextRows(
-            RowList(data[split]),
-            tokenize(data[split], task, tokenizer, limit),
-            task,
-            tokenizer,
-            limit,
-        )
-        for split in ("train", "validation")
-    }
-    _say_what_is_lost(parts, limit)
+    train_rows = text_rows("train", data["train"], task, tokenizer, limit)
+    valid_rows = text_rows("validation", data["validation"], task, tokenizer, limit)
     loader: Callable[..., TextLoader] = TextLoader
     same: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed, "shard": shard}
-    train = loader(parts["train"], bs, shuffle=True, **same)
-    valid = loader(parts["validation"], bs * 2, **same)
-    # fastai would look through every batch for tensors to move to the CPU, where they are.
-    moves = device is not None and device.type != "cpu"
-    return TextLoaders(train, valid, path=Path(), device=device if moves else None)
+    train = loader(train_rows, bs, shuffle=True, **same)
+    valid = loader(valid_rows, bs * 2, **same)
+    return TextLoaders(train, valid, path=Path(), device=moved_to(device))
 
 
-def _say_what_is_lost(parts: Mapping[str, TextRows], limit: int) -> None:
-    for split, part in parts.items():
-        if lost := part.task.lost(part.features.rows, limit):
-            warnings.warn(f"of {split}, {lost}", FtkitWarning, stacklevel=3)
+def text_rows(
+    split: str,
+    rows: datasets.Dataset,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int,
+    read: Callable[[Any, bool], Sequence[Any]] | None = None,
+) -> TextRows:
+    """The rows of a split, tokenised for `task`; `limit` is the model's length in tokens.
+
+    A warning says what of them the model does not see.
+    """
+    limit = task_limit(task, limit)
+    features = tokenize(rows, task, tokenizer, limit)
+    if lost := task.lost(features.rows, limit):
+        warnings.warn(f"of {split}, {lost}", FtkitWarning, stacklevel=3)
+    split_idx = 0 if split == "train" else 1
+    return TextRows(RowList(rows), features, task, tokenizer, limit, read=read, split_idx=split_idx)
+
+
+def task_limit(task: Task, limit: int) -> int:
+    """Longest sequence in tokens: the model's, or less where the task says so."""
+    return min(limit, getattr(task, "max_length", None) or limit)
+
+
+def moved_to(device: torch.device | None) -> torch.device | None:
+    """The device that batches are moved to; None where they are there already.
+
+    fastai would look through every batch for tensors to move to the CPU.
+    """
+    return None if device is None or device.type == "cpu" else device
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what a loader of fastai's takes and this one would not heed."""
+    if options.get("num_workers"):
+        raise SettingError(
+            f"num_workers is {options['num_workers']}, and rows are tokenised before batches are "
+            "made: one process fills them fastest",
+            remedy="Leave it out.",
+        )
+    if options.get("n") is not None:
+        raise SettingError(f"n is {options['n']}", remedy="Give as many rows as you want instead.")
+    for name, given in (("after_item", "item_tfms"), ("before_batch", "before_batch")):
+        own = Pipeline(options.get(name)).fs
+        names = [each.name for each in own if each.name not in ("noop", ToTensor.__name__)]
+        if names:
+            raise SettingError(
+                f"{given} has {quoted(names)}, and rows are tokenised in bulk, never one by one",
+                remedy="Change the texts before, in get_x or in the data, or the batches after, "
+                "in batch_tfms.",
+            )

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from ftkit.data.loaders import TextLoaders, text_loaders
-from ftkit.errors import DataError, FtkitWarning
+from ftkit.errors import DataError, FtkitWarning, SettingError
 from ftkit.tasks import Classification
 
 TASK = Classification(kind="single", labels=("even", "odd"))
@@ -331,8 +331,14 @@ def as_columns(pairs):
 
 @pytest.mark.parametrize(
     "items",
-    [PAIRS, as_columns(PAIRS), pd.DataFrame(as_columns(PAIRS)), tuple(PAIRS)],
-    ids=["tuples", "dicts", "frame", "tuple of tuples"],
+    [
+        PAIRS,
+        as_columns(PAIRS),
+        pd.DataFrame(as_columns(PAIRS)),
+        [row for _, row in pd.DataFrame(as_columns(PAIRS)).iterrows()],
+        tuple(PAIRS),
+    ],
+    ids=["tuples", "dicts", "frame", "rows of a frame", "tuple of tuples"],
 )
 def test_test_dl_takes_pairs_in_any_form(load, tiny_tokenizer, items):
     loader = load().test_dl(items)
@@ -402,6 +408,26 @@ def test_a_label_that_is_unknown_is_named(load):
     assert caught.value.row == 2
 
 
+def test_rows_without_labels_are_refused_where_these_are_asked_for(load):
+    for rows in (["hello"], [{"text": "hello"}]):
+        with pytest.raises(DataError, match="no labels to read"):
+            load().test_dl(rows, with_labels=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_workers": 2}, "num_workers is 2"),
+        ({"n": 3}, "n is 3"),
+        ({"after_item": str.lower}, 'item_tfms has "str.lower"'),
+        ({"before_batch": str.lower}, 'before_batch has "str.lower"'),
+    ],
+)
+def test_options_that_would_not_be_heeded_are_refused(load, options, message):
+    with pytest.raises(SettingError, match=message):
+        load().train.new(**options)
+
+
 def test_no_rows_are_refused(load):
     with pytest.raises(DataError, match="no rows"):
         load().test_dl([])
@@ -443,6 +469,7 @@ def test_vocab_is_the_labels(load):
     vocab = load().train.dataset.vocab
     assert list(vocab) == ["even", "odd"]
     assert vocab.o2i["odd"] == 1
+    assert load().c == 2
 
 
 # What is cut
