@@ -9,10 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftkit.data.blocks import AnswerBlock, SummaryBlock, TokenTagsBlock
     from ftkit.data.sources import load_data
     from ftkit.errors import FtkitError
     from ftkit.inference import load_model, zero_shot
     from ftkit.learner.best import KeepBest
+    from ftkit.learner.blocks import HFTextBlock
     from ftkit.learner.build import (
         classification_learner,
         finetune_learner,
@@ -43,9 +45,11 @@ __version__ = "0.1.0"
 __all__ = [
     "NER",
     "Accumulate",
+    "AnswerBlock",
     "Checkpoints",
     "Classification",
     "FtkitError",
+    "HFTextBlock",
     "KeepBest",
     "LanguageModeling",
     "LayerDecay",
@@ -53,7 +57,9 @@ __all__ = [
     "Phase",
     "QuestionAnswering",
     "Summarization",
+    "SummaryBlock",
     "TensorBoardTracker",
+    "TokenTagsBlock",
     "Translation",
     "WandbTracker",
     "classification_learner",
@@ -71,9 +77,11 @@ __all__ = [
 
 _HOMES = {
     "Accumulate": "ftkit.learner.callbacks",
+    "AnswerBlock": "ftkit.data.blocks",
     "Checkpoints": "ftkit.learner.resume",
     "Classification": "ftkit.tasks",
     "FtkitError": "ftkit.errors",
+    "HFTextBlock": "ftkit.learner.blocks",
     "KeepBest": "ftkit.learner.best",
     "LanguageModeling": "ftkit.tasks",
     "LayerDecay": "ftkit.learner.optimizer",
@@ -82,7 +90,9 @@ _HOMES = {
     "Phase": "ftkit.learner.phases",
     "QuestionAnswering": "ftkit.tasks",
     "Summarization": "ftkit.tasks",
+    "SummaryBlock": "ftkit.data.blocks",
     "TensorBoardTracker": "ftkit.learner.tracking",
+    "TokenTagsBlock": "ftkit.data.blocks",
     "Translation": "ftkit.tasks",
     "WandbTracker": "ftkit.learner.tracking",
     "classification_learner": "ftkit.learner.build",

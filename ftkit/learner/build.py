@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftkit._fastai import ProgressCallback, noop
+from ftkit._fastai import DataLoaders, ProgressCallback, noop
 from ftkit.data.loaders import text_loaders
 from ftkit.data.sources import load_data
 from ftkit.errors import SettingError, check_least
+from ftkit.learner.blocks import block_rows, fit_loaders
 from ftkit.learner.callbacks import History, ProgressLines, SeedEachFit, shows_bars
 from ftkit.learner.distributed import DataParallel, first_goes_first, is_first, join
 from ftkit.learner.learner import TaskLoss, TextLearner
@@ -43,10 +44,10 @@ def finetune_learner(
     checkpoint: str | Path,
     *,
     task: str | Task,
-    bs: int = 32,
+    bs: int | None = None,
     max_tokens: int | None = None,
     precision: Precision = "auto",
-    seed: int = 42,
+    seed: int | None = None,
     new_head: bool = False,
     body_groups: int | None = 3,
     reinit_layers: int = 0,
@@ -58,9 +59,13 @@ def finetune_learner(
 ) -> TextLearner:
     """A Learner that fine-tunes a checkpoint for a task.
 
-    `data` is what `load_data` gives, or what it takes. `max_tokens` bounds the padded tokens of
-    a batch in place of `bs` rows; under torchrun both are for each process. `new_head` starts a
-    new head on a checkpoint that was fine-tuned for other labels.
+    `data` is what `load_data` gives, or what it takes, or the DataLoaders of a DataBlock with
+    `HFTextBlock`; these have `bs`, `max_tokens`, `seed` and the task's options of their own, which
+    may be left out here and must not be others. `bs` is 32 rows and `seed` 42 by default;
+    `max_tokens` bounds the padded tokens of a batch in place of `bs`. `new_head` starts a new head
+    on a checkpoint that was fine-tuned for other labels. Under torchrun `bs` and `max_tokens` are
+    for each process.
+
     `body_groups` is how many groups the layers make between the embeddings and the head (None:
     one a layer). `reinit_layers` draws so many of the top layers anew; they learn as the head does.
     `lora`, or its rank, trains small matrices beside the checkpoint's own, which stay as they are,
@@ -79,8 +84,18 @@ def finetune_learner(
     """
     check_least(1, bs=bs, max_tokens=max_tokens, body_groups=body_groups)
     task, shard = get_task(task), join()
-    rows = load_data(data, task, seed=seed)
-    device = default_device()
+    device, is_loaders = default_device(), isinstance(data, DataLoaders)
+    if is_loaders and shard[1] > 1:
+        raise SettingError(
+            "the DataLoaders of a DataBlock are not shared out to several processes",
+            remedy="Give the rows themselves, or train in one process.",
+        )
+    if is_loaders:
+        rows, task = block_rows(data, task, bs=bs, max_tokens=max_tokens, seed=seed)
+        seed, device = data.train.seed, data.train.device or device
+    else:
+        seed = 42 if seed is None else seed
+        rows = load_data(data, task, seed=seed)
     autocast_dtype(precision, device)
     lora = LoRA(lora) if isinstance(lora, int) else lora
     if lora is not None and reinit_layers:
@@ -89,18 +104,21 @@ def finetune_learner(
             remedy="Give one of the two.",
         )
     opened = open_checkpoint(checkpoint, task, rows, new_head=new_head, seed=seed)
-    with first_goes_first():
-        dls = text_loaders(
-            rows,
-            opened.task,
-            opened.tokenizer,
-            opened.limit,
-            bs=bs,
-            max_tokens=max_tokens,
-            seed=seed,
-            shard=shard,
-            device=device,
-        )
+    if is_loaders:
+        dls = fit_loaders(data, opened, device)
+    else:
+        with first_goes_first():
+            dls = text_loaders(
+                rows,
+                opened.task,
+                opened.tokenizer,
+                opened.limit,
+                bs=bs or 32,
+                max_tokens=max_tokens,
+                seed=seed,
+                shard=shard,
+                device=device,
+            )
     drawn = opened.new | reinitialize_layers(opened.model, reinit_layers, seed)
     if lora is not None:
         add_lora(opened.model, lora, opened.task.head(), opened.new, seed=seed)
