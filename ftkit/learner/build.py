@@ -150,9 +150,9 @@ def finetune_learner(
     )
     learn.checkpoint, learn.task_scores = opened.name, scores
     learn.recorder.loss = CountedLoss()
-    learn.add_cbs([SeedEachFit(seed), ChosenPrecision(precision), History()])
-    if is_first():
-        learn.add_cbs(tracker)
+    learn.add_cbs(
+        [SeedEachFit(seed), ChosenPrecision(precision), History(), *([tracker] if tracker else [])]
+    )
     if shard[1] > 1:
         learn.add_cb(DataParallel(seed))
     if not is_first():

@@ -169,10 +169,12 @@ class Checkpoints(Callback):
         if self._fit_number < state["fit"] or state["is_done"]:
             if self._fit_number == state["fit"]:
                 self._pending = None
+                self._remind(state, first=True)
                 self._restore(model, state)
                 self.before_batch()
                 self.learn.dls.train.start_at(state["loader_epoch"])
             return True
+        self._remind(state, first=True)
         return False
 
     def _signature(self, n_epoch: int) -> dict[str, int]:
@@ -376,11 +378,18 @@ class Checkpoints(Callback):
         learn.pct_train = state["learner"]["pct_train"]
         learn.train_iter = state["learner"]["train_iter"]
         self._steps = state["step"]
-        for cb in learn.cbs:
-            if cb.name in state["callbacks"]:
-                _remind(cb, state["callbacks"][cb.name])
+        self._remind(state, first=False)
         learn.task_scores.choose(state["chosen"])
         self._drawn = state["random"][learn.dls.train.shard][0]
+
+    def _remind(self, state: Any, *, first: bool) -> None:
+        """Give the callbacks what they remembered: before the fit those that ask for it, such as
+        trackers, and within it those that a fit's beginning makes forget.
+        """
+        for cb in self.learn.cbs:
+            is_first = getattr(type(cb), "is_restored_first", False)
+            if is_first == first and cb.name in state["callbacks"]:
+                _remind(cb, state["callbacks"][cb.name])
 
 
 def newest_state(folder: Path) -> tuple[dict[str, Tensor], Any] | None:

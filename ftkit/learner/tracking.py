@@ -22,6 +22,7 @@ from ftkit._fastai import Callback, MixedPrecision
 from ftkit.errors import FtkitWarning, SettingError
 from ftkit.inference.bundle import TASK_FILE
 from ftkit.learner.describe import choose_rows, describe_learner, scores_of_texts, show_rows
+from ftkit.learner.distributed import is_first
 from ftkit.learner.services import Service, TensorBoardService, WandbService
 from ftkit.scores.labels import ClassMetrics
 
@@ -65,6 +66,8 @@ class Tracker(Callback):
 
     # After History, before EarlyStoppingCallback ends the fit.
     order = 56
+    is_restored_first = True
+    """A resumed fit goes on in the run that `before_fit` would else start."""
 
     def __init__(
         self,
@@ -294,7 +297,7 @@ class Tracker(Callback):
 
     def _attempt(self, write: Callable[..., object], *arguments: Any) -> None:
         """Call the service in the first process; an error of it is the last call."""
-        if self._is_lost or not _is_first_process():
+        if self._is_lost or not is_first():
             return
         try:
             write(*arguments)
@@ -340,9 +343,3 @@ class TensorBoardTracker(Tracker):
     ) -> None:
         """`folder` is the run's own: its name is the run's id."""
         super().__init__(TensorBoardService(folder), config=config, predictions=predictions)
-
-
-def _is_first_process() -> bool:
-    distributed = torch.distributed
-    is_alone = not (distributed.is_available() and distributed.is_initialized())
-    return is_alone or distributed.get_rank() == 0
