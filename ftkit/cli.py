@@ -115,6 +115,8 @@ def _add_train(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="an option of the task, such as stride=64; may be repeated",
     )
+    add("--lora", type=int, metavar="R", help="train LoRA matrices of rank R and the head alone")
+    add("--wandb", metavar="PROJECT", help="log to Weights & Biases")
     add("--keep-best", metavar="METRIC", help="end with the epoch that is best by it")
     add("--patience", type=int, metavar="N", help="stop after N epochs without a better one")
     add("--save-steps", type=int, metavar="N", help="write the training state every N steps")

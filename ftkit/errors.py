@@ -74,7 +74,7 @@ class FtkitWarning(UserWarning):
     """Something that a user should know and that does not stop the work."""
 
 
-def check_least(least: int, unit: str = "", **options: int | None) -> None:
+def check_least(least: int, unit: str = "", **options: float | None) -> None:
     """Raises SettingError for the first option that is below `least`; None is left alone."""
     unit = f" {unit}" if unit else ""
     for name, value in options.items():

@@ -138,6 +138,8 @@ def test_config_repeats_a_run(trained, tmp_path, capsys):
         ("--group customer", {"group": "customer"}),
         ("--new-head", {"new_head": True}),
         ("--keep-best accuracy --patience 3", {"keep_best": "accuracy", "patience": 3}),
+        ("--lora 8", {"lora": 8}),
+        ("--wandb tickets", {"wandb": "tickets"}),
         ("--save-steps 50 --save-minutes 2.5", {"save_steps": 50, "save_minutes": 2.5}),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ftkit._fastai import Callback, CancelFitException
-from ftkit.errors import SettingError, quoted
+from ftkit.errors import SettingError, check_least, quoted
 
 _LOWER_IS_BETTER = ("loss", "perplexity", "mae", "rmse", "mse", "error")
 
@@ -42,8 +42,7 @@ class KeepBest(Callback):
 
         Raises SettingError for a patience below 1; `before_fit` does for an unknown metric.
         """
-        if patience is not None and patience < 1:
-            raise SettingError(f"patience is {patience}", remedy="Give 1 or more.")
+        check_least(1, patience=patience)
         self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
         falls = any(part in _LOWER_IS_BETTER for part in monitor.split("_"))
         self.sign = -1 if (falls if lower_is_better is None else lower_is_better) else 1

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ftkit._fastai import Callback, CancelBatchException, MixedPrecision, noop, set_seed
+from ftkit.errors import SettingError
 from ftkit.learner.distributed import count
 
 
@@ -67,6 +68,46 @@ class Accumulate(Callback):
         gradients = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
         torch._foreach_div_(gradients, self.counted.clamp(min=1).to(gradients[0].dtype))
         self.counted = 0
+
+
+class StopAtNaN(Callback):
+    """End a fit whose loss is no number any more, with the likely cause.
+
+    In fp16 the GradScaler leaves out steps that overflow, so some such batches may pass.
+    """
+
+    # After the recorder, before a state is written that could only be thrown away.
+    order = 51
+    run_valid = False
+    _MOST_IN_FP16 = 10
+
+    def before_train(self) -> None:
+        """Count anew."""
+        self.batches = 0
+
+    def after_batch(self) -> None:
+        """Raise SettingError where batch after batch has none."""
+        if bool(torch.isfinite(self.learn.loss)) or hasattr(self.learn, "lr_finder"):
+            self.batches = 0
+            return
+        self.batches += 1
+        is_fp16 = self.learn.model.autocast_dtype == torch.float16
+        if self.batches < (self._MOST_IN_FP16 if is_fp16 else 1):
+            return
+        step = self.learn.epoch * self.learn.n_iter + self.learn.iter + 1
+        raise SettingError(
+            f"the loss is {float(self.learn.loss)} at batch {step:,} of the fit, at a learning "
+            f"rate of {self.learn.opt.hypers[-1]['lr']:.2g}",
+            remedy=self._remedy(is_fp16),
+        )
+
+    def _remedy(self, is_fp16: bool) -> str:
+        kind = self.learn.model.hf_model.config.model_type
+        if is_fp16 and "t5" in kind:
+            return "T5 and its kin overflow in fp16: take bf16 or fp32."
+        if is_fp16:
+            return "fp16 overflows easily: take bf16 or fp32, or a lower rate."
+        return "Take a lower rate, or clip gradients with fastai's GradientClip."
 
 
 class ProgressLines(Callback):

@@ -33,7 +33,7 @@ from ftkit._fastai import (
     Recorder,
     TrackerCallback,
 )
-from ftkit.errors import CheckpointError, FtkitWarning, SettingError
+from ftkit.errors import CheckpointError, FtkitWarning, SettingError, check_least
 from ftkit.learner.distributed import gather, is_first, most, wait
 from ftkit.learner.state import WRITING, read_state, write_state
 
@@ -125,10 +125,8 @@ class Checkpoints(Callback):
         Raises SettingError for counts below 1, and where the folder holds states and `resume`
         does not say to go on from them.
         """
-        for name, least in (("every", 1), ("keep", 1), ("minutes", 0)):
-            value = locals()[name]
-            if value is not None and value < least:
-                raise SettingError(f"{name} is {value}", remedy=f"Give {least} or more.")
+        check_least(1, every=every, keep=keep)
+        check_least(0, minutes=minutes)
         self.folder, self.every, self.minutes = Path(folder), every, minutes
         self.keep = keep
         self.remedy = "Run the same again with resume=True to go on."

@@ -21,7 +21,7 @@ from typing import Any
 import tomli_w
 
 from ftkit.data.sources import load_data
-from ftkit.errors import FtkitWarning, SettingError
+from ftkit.errors import FtkitWarning, SettingError, check_least
 from ftkit.learner.best import KeepBest
 from ftkit.learner.build import default_lr, finetune_learner
 from ftkit.learner.callbacks import Accumulate
@@ -29,6 +29,7 @@ from ftkit.learner.distributed import is_first, join
 from ftkit.learner.learner import TextLearner
 from ftkit.learner.resume import Checkpoints
 from ftkit.learner.save import count_truncated, predictor, save
+from ftkit.learner.tracking import WandbTracker
 from ftkit.model.device import Precision
 from ftkit.task import Task
 from ftkit.tasks import get_task, with_options
@@ -74,6 +75,10 @@ class RunSettings:
     """The metric whose best epoch gives the weights; None takes those of the last epoch."""
     patience: int | None = None
     """Epochs without a better one, by `keep_best` or else the loss, after which training ends."""
+    lora: int | None = None
+    """Rank of LoRA's matrices; None trains the checkpoint's own."""
+    wandb: str | None = None
+    """Project of Weights & Biases to log to."""
     save_steps: int | None = None
     """Optimizer steps after which the training state is written; None leaves it to the minutes."""
     save_minutes: float = 10
@@ -81,13 +86,8 @@ class RunSettings:
     """Further options of the task, by name."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1)):
-            if getattr(self, name) < least:
-                raise SettingError(
-                    f"{name} is {getattr(self, name)}", remedy=f"Give {least} or more."
-                )
-        if self.freeze_epochs < 0:
-            raise SettingError(f"freeze_epochs is {self.freeze_epochs}", remedy="Give 0 or more.")
+        check_least(1, epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
+        check_least(0, freeze_epochs=self.freeze_epochs)
         if self.lr is not None and not 0 < self.lr < 1:
             raise SettingError(f"lr is {self.lr}", remedy="Give a number such as 2e-4.")
         self.chosen_task()
@@ -182,6 +182,7 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
         resume=resume,
     )
     checkpoints.remedy = f"Go on with: ftkit train --output {output} --resume"
+    tracker = WandbTracker(settings.wandb, config=asdict(settings)) if settings.wandb else None
     task = settings.chosen_task()
     data = load_data(
         settings.data,
@@ -199,6 +200,8 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
         precision=settings.precision,
         seed=settings.seed,
         new_head=settings.new_head,
+        lora=settings.lora,
+        tracker=tracker,
         path=output,
         cbs=[checkpoints],
     )
@@ -211,6 +214,9 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
     if is_first():
         _write_history(learn, output / "history.csv")
     metrics = _evaluate_and_save(learn, data, output, settings)
+    if tracker is not None:
+        tracker.log_bundle(output / "model")
+        tracker.finish()
     if is_first():
         shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return metrics

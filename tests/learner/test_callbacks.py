@@ -11,6 +11,7 @@ from fastai.callback.all import CSVLogger, EarlyStoppingCallback, GradientClip, 
 from fastai.callback.core import Callback
 
 import ftkit
+from ftkit.errors import SettingError
 from ftkit.learner import callbacks
 
 BS = 7  # 96 rows make 14 batches, the last of 5
@@ -161,6 +162,52 @@ def test_history_goes_on_over_fits_and_skips_what_is_no_training(make_learner):
     assert learn.history.rows[0]["lr"] > 8e-4
     assert all(row["lr"] < 1.1e-4 for row in learn.history.rows[1:])
     assert all(row["seconds"] > 0 for row in learn.history.rows)
+
+
+# Loss that is no number
+
+
+class Poison(Callback):
+    """Weights that make the loss no number from the third batch on."""
+
+    def before_batch(self):
+        if self.training and self.iter == 2:
+            next(self.learn.model.parameters()).data.fill_(math.nan)
+
+
+def test_a_loss_that_is_no_number_ends_the_fit(make_learner, tmp_path):
+    kept = ftkit.Checkpoints(tmp_path / "states", every=1, minutes=None)
+    learn = make_learner(cbs=[Poison(), kept])
+    with pytest.raises(SettingError, match=r"nan at batch 3 of the fit, .* Take a lower rate"):
+        learn.fit_one_cycle(1, 1e-3)
+    names = sorted(path.name for path in (tmp_path / "states").iterdir())
+    assert names == ["step-00000001", "step-00000002"]  # none with nan
+
+
+@pytest.mark.parametrize(("architecture", "said"), [("t5", "T5 and"), ("bert", "fp16 over")])
+def test_fp16_is_named_as_the_cause(make_learner, make_checkpoint, architecture, said):
+    learn = make_learner(checkpoint=make_checkpoint(architecture), bs=4, cbs=Poison())
+
+    class Pretend(Callback):
+        """Says fp16, which no CPU here computes in."""
+
+        order = 52
+
+        def before_train(self):
+            self.learn.model.autocast_dtype = torch.float16
+
+        def before_batch(self):
+            self.learn.model.autocast_dtype = None
+
+        def after_pred(self):
+            self.learn.model.autocast_dtype = torch.float16
+
+    with pytest.raises(SettingError, match=f"batch 12 of the fit, .* {said}"):
+        learn.fit_one_cycle(1, 1e-3, cbs=Pretend())
+
+
+def test_a_search_for_a_rate_may_diverge(make_learner):
+    make_learner(cbs=Poison()).lr_find(show_plot=False, num_it=6)
 
 
 # Progress

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 import ftkit
@@ -403,6 +404,26 @@ def stop_at(n):
 def test_what_a_resumed_run_may_not_change(first, changed):
     with pytest.raises(SettingError, match=f"{next(iter(changed))} is .*, and was"):
         RunSettings.resumed(output=str(first[0]), **changed)
+
+
+def test_lora_is_merged(run_it, tmp_path):
+    learn, _ = run_it(lora=4, limit=24)
+    assert any("lora" in name for name, _ in learn.model.named_parameters())
+    saved = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert not any("lora" in name for name in saved)
+
+
+def test_wandb(run_it, tmp_path, monkeypatch):
+    """What is logged is the business of test_tracking.py."""
+    for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run_it(wandb="tickets", limit=24)
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    (log,) = folder.glob("*.wandb")
+    content = log.read_bytes()
+    for name in (b"batch_size", b"valid/accuracy", b"model.safetensors"):
+        assert name in content
 
 
 def test_other_versions_are_said(first, tmp_path):
