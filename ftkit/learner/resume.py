@@ -36,6 +36,7 @@ from ftkit._fastai import (
 from ftkit.errors import CheckpointError, FtkitWarning, SettingError, check_least
 from ftkit.learner.distributed import gather, is_first, most, wait
 from ftkit.learner.state import WRITING, read_state, write_state
+from ftkit.learner.tracking import Tracker
 
 _FORMAT = 1
 _PREFIX = "step-"
@@ -311,6 +312,10 @@ class Checkpoints(Callback):
                 signal.signal(each, handler)
 
     def _stop(self, signum: int, written: Path | None) -> None:
+        for cb in self.learn.cbs:
+            if isinstance(cb, Tracker):
+                # So that its run can be gone on with, in this process too.
+                cb.finish()
         where = f'its state is in "{written}"' if written else "its state could not be written"
         raise TrainingStopped(
             f"stopped after {self._steps:,} steps; {where}. {self.remedy}", signum
@@ -381,12 +386,11 @@ class Checkpoints(Callback):
         self._drawn = state["random"][learn.dls.train.shard][0]
 
     def _remind(self, state: Any, *, first: bool) -> None:
-        """Give the callbacks what they remembered: before the fit those that ask for it, such as
-        trackers, and within it those that a fit's beginning makes forget.
+        """Give the callbacks what they remembered: trackers first, before the fit, which would
+        else begin a run, and the others within it, for its beginning makes them forget.
         """
         for cb in self.learn.cbs:
-            is_first = getattr(type(cb), "is_restored_first", False)
-            if is_first == first and cb.name in state["callbacks"]:
+            if isinstance(cb, Tracker) == first and cb.name in state["callbacks"]:
                 _remind(cb, state["callbacks"][cb.name])
 
 

@@ -66,8 +66,6 @@ class Tracker(Callback):
 
     # After History, before EarlyStoppingCallback ends the fit.
     order = 56
-    is_restored_first = True
-    """A resumed fit goes on in the run that `before_fit` would else start."""
 
     def __init__(
         self,

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from base64 import b64decode
@@ -459,6 +461,29 @@ def test_a_resumed_training_goes_on_in_its_run(make_learner, tmp_path, track):
     # W&B's own steps, which must not go back, are not these.
     assert [each["step"]["num"] for each in run.of["history"]] == list(range(len(run.history)))
     assert run.epochs[0]["train/epoch"] == 2
+
+
+def test_checkpoints_resume_the_run_too(make_learner, tmp_path, track):
+    class StopAt(Callback):
+        def after_step(self):
+            if self.train_iter == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def train(name, *cbs):
+        kept = ftkit.Checkpoints(tmp_path / "states", minutes=None, resume=True)
+        tracker = track(name)
+        make_learner(tracker=tracker, cbs=[kept, *cbs]).fit(1, 1e-3)
+        tracker.finish()
+        return tracker
+
+    with pytest.raises(KeyboardInterrupt):
+        train("first", StopAt())
+    again = train("again")
+    run = Run(tmp_path / "again")
+    assert run.of["run"][0]["run_id"] == again.run_id
+    assert [row["train/step"] for row in run.batches] == list(range(6, 13))
+    (first,) = (tmp_path / "first").glob("wandb/offline-run-*")
+    assert first.name.endswith(again.run_id)
 
 
 def test_a_run_of_the_caller_is_joined_and_left_open(make_learner, tmp_path):
