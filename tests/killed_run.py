@@ -34,11 +34,13 @@ def build(data, checkpoint, folder, **options):
 
 
 def script(learn):
-    """What a user would write: the head alone, then all layers, each at its own rate."""
-    learn.freeze()
-    learn.fit_one_cycle(1, 1e-2)
-    learn.unfreeze()
-    learn.fit_one_cycle(2, slice(1e-3, 1e-2))
+    """What a user would write: layers unfrozen from the head down, each at its own rate."""
+    phases = [
+        ftkit.Phase(1, 1e-2, groups=1),
+        ftkit.Phase(1, groups=2),
+        ftkit.Phase(1, slice(1e-3, 1e-2)),
+    ]
+    learn.fine_tune(phases=phases)
     return learn
 
 

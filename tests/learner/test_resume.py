@@ -73,7 +73,7 @@ def assert_same(one, other):
         ("after_fit", 1, signal.SIGTERM),  # between the fits
         ("before_batch", 16, signal.SIGTERM),  # with gradients gathered, but no step yet
         ("after_epoch", 2, signal.SIGINT),
-        ("after_fit", 2, signal.SIGTERM),  # all done
+        ("after_fit", 3, signal.SIGTERM),  # all done
     ],
 )
 def test_a_signal_anywhere_changes_nothing(build, never_stopped, tmp_path, event, n, signum):
