@@ -2,6 +2,7 @@
 
 python recipes/classify_tickets.py
 python recipes/classify_tickets.py --checkpoint distilbert-base-uncased --epochs 4
+wandb sweep recipes/sweep.yaml    searches for its learning rate
 """
 
 from __future__ import annotations
@@ -23,19 +24,27 @@ def main(
     checkpoint: str = "minilm",
     output: str = "runs/tickets",
     epochs: int = 3,
+    lr: float | None = None,
     limit: int | None = None,
+    wandb: str | None = None,
 ) -> Evaluation:
-    """Train on at most `limit` tickets, save to `output`, and score on the test tickets."""
+    """Train on at most `limit` tickets, save to `output`, and score on the test tickets.
+
+    `lr` is the head's learning rate, `wandb` the W&B project that follows the run.
+    """
     started = time.perf_counter()
 
     # Rows: text, label. The bundled tickets call their label "queue".
     data = ftkit.load_data("sample:tickets", columns={"label": "queue"}, limit=limit)
-    learn = ftkit.classification_learner(data, checkpoint)
+    tracker = ftkit.WandbTracker(wandb) if wandb else None
+    learn = ftkit.classification_learner(data, checkpoint, tracker=tracker)
     learn.show_batch(max_n=4)
 
     # One cycle with discriminative learning rates: slice(lr) trains the new head at lr and the
     # pretrained layers at a tenth of it; slice(low, high) would spread them layer by layer.
-    learn.fit_one_cycle(epochs, learn.lr)
+    learn.fit_one_cycle(epochs, slice(lr) if lr else learn.lr)
+    if tracker:
+        tracker.finish()
 
     # The saved folder opens with ftkit.load_model and with transformers.pipeline alike.
     model = ftkit.load_model(ftkit.save(learn, output))
@@ -59,5 +68,7 @@ if __name__ == "__main__":
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--output", default="runs/tickets")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--lr", type=float)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--wandb", metavar="PROJECT")
     main(**vars(parser.parse_args()))

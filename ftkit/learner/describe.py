@@ -57,10 +57,11 @@ def choose_rows(losses: np.ndarray, count: int, seed: int) -> list[tuple[int, st
     """Places in `losses` (rows,), and why they were chosen: "worst" with the largest losses, as
     many "best" with the smallest, and as many "random" ones of the others; `count` at most.
     """
+    count = min(count, len(losses))
     third = count // 3
     order = np.argsort(losses, kind="stable")
     best, others = order[:third], order[third:]
-    split = max(0, len(others) - (count - 2 * third))
+    split = len(others) - (count - 2 * third)
     worst, others = others[split:][::-1], others[:split]
     drawn = np.random.default_rng(seed).permutation(others)[:third]
     named = {"worst": worst, "random": drawn, "best": best}

@@ -86,28 +86,30 @@ class Tracker(Callback):
         self._scores: dict[str, float] = {}
         self._run_id: str | None = None
         self._steps = self._epochs = self._known_epochs = 0
-        self._is_open = self._is_lost = self._gathers = False
+        self._is_open = self._is_lost = self._is_configured = self._gathers = False
         self._pending: list[tuple[int, dict[str, float | Tensor]]] = []
         self._losses: list[tuple[Tensor, Tensor]] = []
 
     @property
     def run_id(self) -> str | None:
-        """The id of the service's run; None before the first fit."""
+        """The id of the service's run; None before the first batch."""
         return self._run_id
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs to go on in the same run: plain JSON data."""
         self._flush()
-        return {"run_id": self._run_id, "step": self._steps, "epoch": self._epochs}
+        counts = {"step": self._steps, "epoch": self._epochs}
+        return {"run_id": self._run_id, **counts, "scores": self._scores}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on in the run of `state_dict`; raises SettingError once a run has started."""
         if self._is_open:
             raise SettingError(
                 f"the tracker writes the run {self._run_id} already",
-                remedy="Load its state before the first fit.",
+                remedy="Load its state before the first batch.",
             )
-        self._run_id, self._steps, self._epochs = state["run_id"], state["step"], state["epoch"]
+        self._run_id, self._scores = state["run_id"], dict(state["scores"])
+        self._steps, self._epochs = state["step"], state["epoch"]
 
     # What the Learner calls
 
@@ -119,14 +121,12 @@ class Tracker(Callback):
         return hasattr(self.learn, "lr_finder") or bool(self.learn.lock.locked())
 
     def before_fit(self) -> None:
-        """Start the run, or go on with it, and log the settings."""
+        """Look at the gradients too."""
         if self._sleeps:
             return
         if self._norm not in self.learn.cbs:
             self.learn.add_cb(self._norm)
-        self._settings = describe_learner(self.learn)
-        epochs = self._epochs + self.learn.n_epoch
-        self._write(self.service.configure, {**self.given, **self._settings, "epochs": epochs})
+        self._is_configured = False
         self._known_epochs = len(self.learn.history.rows)
 
     def before_train(self) -> None:
@@ -142,6 +142,8 @@ class Tracker(Callback):
         learn = self.learn
         if learn.training and not self._sleeps:
             seconds = time.perf_counter() - self._clock
+            if not self._is_configured:
+                self._configure()
             self._steps += 1
             self._pending.append((self._steps, self._batch_numbers(seconds)))
             if len(self._pending) == _KEPT_STEPS:
@@ -151,6 +153,18 @@ class Tracker(Callback):
         elif learn.dl is learn.dls.valid and (self._gathers or not self._sleeps):
             losses = learn.task_scores.task.loss(learn.pred, learn.y, "none")
             self._losses.append((learn.xb[0]["row"], losses))
+
+    def _configure(self) -> None:
+        """Start the run, or go on with it, and log the settings: in the first batch of a fit, for
+        only then has a resumed training put back which run it was.
+        """
+        learn, began = self.learn, time.perf_counter()
+        self._is_configured = True
+        self._settings = describe_learner(learn)
+        epochs = self._epochs + learn.n_epoch - learn.epoch
+        self._write(self.service.configure, {**self.given, **self._settings, "epochs": epochs})
+        # A service that starts takes seconds, which are not the epoch's.
+        learn.history.started += time.perf_counter() - began
 
     def _batch_numbers(self, seconds: float) -> dict[str, float | Tensor]:
         """Numbers of the batch; those on the device stay there."""

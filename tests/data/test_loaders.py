@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
-from ftkit.data.loaders import TextLoaders, text_loaders
+from ftkit.data.loaders import RowList, TextLoaders, text_loaders
 from ftkit.errors import DataError, FtkitWarning, SettingError
 from ftkit.tasks import Classification
 
@@ -70,6 +70,35 @@ def assert_same_batches(found, wanted):
         for name, values in expected.items():
             assert torch.equal(inputs[name], values), name
         assert torch.equal(targets, expected_targets)
+
+
+# Rows
+
+
+def test_a_fingerprint_is_that_of_the_content(load, tmp_path):
+    rows = numbered_rows(61, seed=1)
+    wanted = load().valid_ds.fingerprint
+    rows.to_parquet(tmp_path / "rows.parquet")
+    alike = {
+        "file": Dataset.from_parquet(str(tmp_path / "rows.parquet")),
+        "chunks": concatenate_datasets([rows.select(range(20)), rows.select(range(20, 61))]),
+        "order of columns": rows.select_columns(["label", "text"]),
+        "labels as numbers with names": rows.class_encode_column("label"),
+        "other columns": rows.add_column("more", list(range(61))),
+    }
+    for name, found in alike.items():
+        assert RowList(found).fingerprint(["text", "label"]) == wanted, name
+    changed = [
+        {**row, "text": row["text"] + ("." if i == 40 else "")} for i, row in enumerate(rows)
+    ]
+    other = {
+        "a letter": Dataset.from_list(changed),
+        "a row less": rows.select(range(60)),
+        "order": rows.select(range(60, -1, -1)),
+        "labels": rows.map(lambda row: {"label": "odd"}),
+    }
+    found = {name: RowList(each).fingerprint(["text", "label"]) for name, each in other.items()}
+    assert len({wanted, *found.values()}) == 5
 
 
 # An epoch

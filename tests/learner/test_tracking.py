@@ -27,6 +27,8 @@ import ftkit
 from ftkit.errors import FtkitWarning, SettingError
 from ftkit.learner import services
 from ftkit.learner.build import finetune_learner
+from ftkit.learner.resume import Checkpoints
+from ftkit.learner.tracking import Tracker
 
 LABELS = ["billing", "delivery", "technical"]
 
@@ -109,7 +111,7 @@ class Run:
         while not any(each["type"] == "exit" for each in records):
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             records = [json.loads(line) for line in done.stdout.splitlines()]
-        kinds = ("history", "config", "artifact", "run")
+        kinds = ("history", "config", "artifact", "run", "metric")
         self.of = {kind: [each[kind] for each in records if each["type"] == kind] for kind in kinds}
         self.history = [each["item"] for each in self.of["history"]]
         self.batches = [row for row in self.history if "train/loss" in row]
@@ -181,6 +183,9 @@ def test_each_batch_is_a_step(tracked):
             assert row[f"momentum/{i}"] == hypers["mom"]
     assert len({row["lr/3"] for row in run.batches}) > 20  # the schedule moved
     assert run.batches[-1]["lr/0"] < run.batches[-1]["lr/3"]
+    drawn_over = {each["glob_name"]: each["step_metric"] for each in run.of["metric"][1:]}
+    for name in {name for row in run.batches + run.epochs for name in row if "/" in name}:
+        assert drawn_over[f"{name.split('/')[0]}/*"] == "train/step"
 
 
 def test_each_epoch_has_its_scores(tracked):
@@ -344,7 +349,7 @@ def test_every_task_is_tracked(
         assert epoch.get(f"valid/{name}", math.nan) == pytest.approx(expected[name], nan_ok=True)
     assert (f"per_label/{per_label}/f1" in epoch) == (per_label is not None)
     (table,) = run.tables("valid/predictions")
-    assert [row["chosen"] for row in table] == ["worst", "random", "best"][-len(table) :]
+    assert [row["chosen"] for row in table] == ["worst", "random", "best"][: len(table)]
     assert all(row["predicted"] is not None and math.isfinite(row["loss"]) for row in table)
     spreads = {name.split(".")[0] for row in run.history for name in row if "_of_rows" in name}
     assert spreads == ({histogram} if histogram else set())
@@ -396,7 +401,8 @@ def test_the_gradient_norm_is_that_of_the_step(
     learn.fit(1, lr=0.0, wd=0.0, cbs=Note())
     tracker.finish()
     run = Run(tmp_path)
-    found = [(i, row["train/gradient_norm"]) for i, row in enumerate(run.batches) if norm_in(row)]
+    norms = [row.get("train/gradient_norm") for row in run.batches]
+    found = [(i, norm) for i, norm in enumerate(norms) if norm is not None]
     assert len(found) == steps
     start = 0
     for end, norm in found:
@@ -409,22 +415,17 @@ def test_the_gradient_norm_is_that_of_the_step(
         start = end + 1
 
 
-def norm_in(row):
-    return "train/gradient_norm" in row
-
-
-def test_only_one_read_of_the_device_in_twenty_steps(make_learner, monkeypatch, track):
+def test_the_device_is_read_once_in_twenty_steps(make_learner, monkeypatch, track):
     learn = make_learner(bs=2, tracker=track())  # 48 batches
-    reads, real = [], torch.stack
+    reads, real = [], Tracker._flush
 
-    def stack(tensors, *args):
-        reads.append(len(tensors))
-        return real(tensors, *args)
+    def flush(tracker):
+        reads.append(len(tracker._pending))
+        real(tracker)
 
-    monkeypatch.setattr("ftkit.learner.tracking.torch.stack", stack)
+    monkeypatch.setattr(Tracker, "_flush", flush)
     learn.fit(1, 1e-3)
-    learn.tracker_steps = [count for count in reads if count % 4 == 0]
-    assert learn.tracker_steps == [80, 80, 32]  # four numbers a step
+    assert [steps for steps in reads if steps] == [20, 20, 8]
 
 
 def test_tracking_changes_no_weight(make_learner, track):
@@ -439,28 +440,62 @@ def test_tracking_changes_no_weight(make_learner, track):
 # Runs
 
 
-def test_a_resumed_training_goes_on_in_its_run(make_learner, tmp_path, track):
-    first = track("first")
-    learn = make_learner(tracker=first)
-    learn.fit(1, 1e-3)
-    state = json.loads(json.dumps(first.state_dict()))
-    assert state == {"run_id": first.run_id, "step": 12, "epoch": 1}
-    learn.fit(1, 1e-3)  # is lost, and trained for again
-    first.finish()
-    again = track("again")
-    again.load_state_dict(state)
-    learn = make_learner(tracker=again)
-    learn.fit(1, 1e-3)
-    with pytest.raises(SettingError, match="writes the run"):
-        again.load_state_dict(state)
-    again.finish()
-    run = Run(tmp_path / "again")
-    assert run.of["run"][0]["run_id"] == again.run_id == first.run_id
-    assert run.of["run"][0]["resume"] is True
-    assert [row["train/step"] for row in run.batches] == list(range(13, 25))
+class StopAt(Callback):
+    """A power cut before a batch, counted over all fits from 1."""
+
+    def __init__(self, batch):
+        self.left = batch
+
+    def before_batch(self):
+        self.left -= self.learn.training
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_training_goes_on_in_its_run(make_learner, track, tmp_path):
+    def script(tracker, folder, *cbs):
+        kept = Checkpoints(folder, every=5, minutes=None, resume=True)
+        learn = make_learner(tracker=tracker, cbs=[kept, *cbs])
+        learn.freeze()
+        learn.fit_one_cycle(1, 1e-3)
+        learn.unfreeze()
+        learn.fit_one_cycle(2, 1e-3)
+        tracker.finish()
+
+    def shown(rows):
+        kinds = ("train/loss", "train/smooth_loss", "train/gradient_norm", "train/epoch", "lr/3")
+        return [tuple(row[kind] for kind in (*kinds, "train/step")) for row in rows]
+
+    script(track("whole"), tmp_path / "states")
+    stopped, again = track("stopped"), track("again")
+    with pytest.raises(KeyboardInterrupt):
+        script(stopped, tmp_path / "other", StopAt(23))  # the state is that of the 20th
+    stopped.finish()
+    script(again, tmp_path / "other")
+
+    whole, first, second = (Run(tmp_path / name) for name in ("whole", "stopped", "again"))
+    assert second.of["run"][0]["run_id"] == again.run_id == stopped.run_id
+    assert second.of["run"][0]["resume"] is True
+    assert [row["train/step"] for row in first.batches] == list(range(1, 23))
+    assert [row["train/step"] for row in second.batches] == list(range(21, 37))
+    assert shown(whole.batches) == shown(first.batches[:20] + second.batches)
+    assert [row["train/step"] for row in first.epochs + second.epochs] == [12, 24, 36]
+    assert whole.config["epochs"] == second.config["epochs"] == 3
     # W&B's own steps, which must not go back, are not these.
-    assert [each["step"]["num"] for each in run.of["history"]] == list(range(len(run.history)))
-    assert run.epochs[0]["train/epoch"] == 2
+    assert [each["step"]["num"] for each in second.of["history"]] == list(
+        range(len(second.history))
+    )
+
+
+def test_its_state_is_plain_data_and_comes_before_a_run(make_learner, track):
+    tracker = track()
+    learn = make_learner(tracker=tracker)
+    learn.fit(1, 1e-3)
+    state = tracker.state_dict()
+    assert json.loads(json.dumps(state)) == state
+    assert (state["run_id"], state["step"], state["epoch"]) == (tracker.run_id, 12, 1)
+    with pytest.raises(SettingError, match="writes the run"):
+        tracker.load_state_dict(state)
 
 
 def test_checkpoints_resume_the_run_too(make_learner, tmp_path, track):
