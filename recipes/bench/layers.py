@@ -1,9 +1,9 @@
 """Layers: what discriminative rates, unfreezing, re-initialisation and more epochs buy on few rows.
 
-500 training rows of each data set, one checkpoint, several seeds. With the first seed every
-variant trains at each of two learning rates, and the one with the better score on VALIDATION rows
-is its rate for all seeds; the report has TEST scores. Every run is one line of JSON in --results;
-a run that is already there is skipped, so the work can be stopped and continued. `--report` prints
+500 training rows of each data set, one checkpoint, several seeds. With the first seed a variant
+trains at each of its two learning rates, and the one with the better score on VALIDATION rows is
+its rate for all seeds; the report has TEST scores. Every run is one line of JSON in --results; a
+run that is already there is skipped, so the work can be stopped and continued. `--report` prints
 what is there.
 
     python recipes/bench/layers.py --work /tmp/bench
@@ -32,9 +32,9 @@ ROWS = Rows(500, 300, 1000)
 EPOCHS = 4
 SEEDS = (42, 43, 44, 45, 46)
 SCORES = {"wnut17": ("ner", "f1"), "sst2": ("classification", "accuracy")}  # task, score
-RATES = (1e-4, 3e-4)
-"""Of the layers; a variant with a head of its own rate gives that ten times as much."""
 DEFAULT = "discriminative"
+ONE_RATE = (3e-4, 1e-3)
+"""Where the layers learn at the head's rate, or nearly."""
 
 
 @dataclass(frozen=True)
@@ -42,38 +42,40 @@ class Variant:
     """A way to fine-tune."""
 
     train: Callable[[TextLearner, float], object]
-    """Trains a Learner at a rate."""
+    """Trains a Learner at a rate, that of its head."""
+    rates: tuple[float, ...] = (1e-3, 3e-3)
+    """To choose from; none means the rate of the default."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of `finetune_learner`."""
 
 
 def one_cycle(learn: TextLearner, rate: float, epochs: int = EPOCHS) -> None:
     """What `ftkit train` does: the head at ten times the rate of what is below it."""
-    learn.fit_one_cycle(epochs, slice(10 * rate))
+    learn.fit_one_cycle(epochs, slice(rate))
 
 
 def gradually(learn: TextLearner, rate: float) -> None:
     """A group more in each epoch, as ULMFiT, and all five in the last."""
-    lr = slice(10 * rate)
-    phases = [Phase(1, lr, groups=groups) for groups in (1, 2, 3)]
-    learn.fine_tune(phases=[*phases, Phase(EPOCHS - len(phases), lr)])
+    phases = [Phase(1, slice(rate), groups=groups) for groups in (1, 2, 3)]
+    learn.fine_tune(phases=[*phases, Phase(EPOCHS - len(phases), slice(rate))])
 
 
 def decaying(decay: float) -> Variant:
     """One group a layer, each at `decay` times the rate of the one above it."""
     return Variant(
         lambda learn, rate: learn.fit_one_cycle(EPOCHS, LayerDecay(rate, decay)),
+        ONE_RATE,
         {"body_groups": None},
     )
 
 
 VARIANTS = {
     DEFAULT: Variant(one_cycle),
-    "one rate": Variant(lambda learn, rate: learn.fit_one_cycle(EPOCHS, rate)),
+    "one rate": Variant(lambda learn, rate: learn.fit_one_cycle(EPOCHS, rate), ONE_RATE),
     "gradual unfreezing": Variant(gradually),
     "decay 0.9 a layer": decaying(0.9),
-    "top layer anew": Variant(one_cycle, {"reinit_layers": 1}),
-    "3 times the epochs": Variant(lambda learn, rate: one_cycle(learn, rate, 3 * EPOCHS)),
+    "top layer anew": Variant(one_cycle, options={"reinit_layers": 1}),
+    "3 times the epochs": Variant(lambda learn, rate: one_cycle(learn, rate, 3 * EPOCHS), ()),
 }
 
 
@@ -91,10 +93,12 @@ def planned_runs(datasets: list[str], seeds: list[int], results: Path) -> Iterat
     """Every run, a seed at a time: with the first all rates, then the one that it chose."""
     for seed in seeds:
         for dataset in datasets:
-            for variant in VARIANTS:
-                chosen = seeds[0] != seed and best_rate(read_lines(results), dataset, variant)
-                rates = [chosen] if chosen else RATES
-                yield from (Run(dataset, variant, rate, seed) for rate in rates)
+            for name, variant in VARIANTS.items():
+                rates = variant.rates
+                if seed != seeds[0] or not rates:
+                    chosen_by = name if rates else DEFAULT
+                    rates = (best_rate(read_lines(results), dataset, chosen_by),)
+                yield from (Run(dataset, name, rate, seed) for rate in rates)
 
 
 def best_rate(lines: list[dict[str, Any]], dataset: str, variant: str) -> float:
