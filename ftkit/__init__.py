@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         translation_learner,
     )
     from ftkit.learner.callbacks import Accumulate
+    from ftkit.learner.distill import Distill
     from ftkit.learner.optimizer import LayerDecay
     from ftkit.learner.phases import Phase
     from ftkit.learner.resume import Checkpoints
@@ -48,6 +49,7 @@ __all__ = [
     "AnswerBlock",
     "Checkpoints",
     "Classification",
+    "Distill",
     "FtkitError",
     "HFTextBlock",
     "KeepBest",
@@ -80,6 +82,7 @@ _HOMES = {
     "AnswerBlock": "ftkit.data.blocks",
     "Checkpoints": "ftkit.learner.resume",
     "Classification": "ftkit.tasks",
+    "Distill": "ftkit.learner.distill",
     "FtkitError": "ftkit.errors",
     "HFTextBlock": "ftkit.learner.blocks",
     "KeepBest": "ftkit.learner.best",

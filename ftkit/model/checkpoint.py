@@ -133,6 +133,25 @@ def open_bundled(folder: Path, head: Head) -> tuple[PreTrainedModel, PreTrainedT
     return model, tokenizer
 
 
+def open_as_saved(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a checkpoint, with the head that it has, or none.
+
+    Raises CheckpointError where a part of it is missing.
+    """
+    folder = _locate(str(name))
+    config = _load_config(folder, str(name), trust_remote_code=False)
+    known = getattr(transformers, (config.architectures or ["AutoModel"])[0], AutoModel)
+    try:
+        with quiet_transformers():
+            model = known.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    except Exception as error:
+        raise CheckpointError(
+            f'the weights of "{name}" cannot be opened ({_first_line(error)})',
+            remedy="Check that model.safetensors is whole and belongs to config.json.",
+        ) from None
+    return model, load_tokenizer(folder, str(name))
+
+
 def open_beneath(
     base: str, folder: Path, head: Head
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, frozenset[str]]:
