@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ftkit.data.sources import load_data
     from ftkit.errors import FtkitError
     from ftkit.inference import load_model, zero_shot
+    from ftkit.learner.averaging import AverageWeights
     from ftkit.learner.best import KeepBest
     from ftkit.learner.blocks import HFTextBlock
     from ftkit.learner.build import (
@@ -47,6 +48,7 @@ __all__ = [
     "NER",
     "Accumulate",
     "AnswerBlock",
+    "AverageWeights",
     "Checkpoints",
     "Classification",
     "Distill",
@@ -81,6 +83,7 @@ _HOMES = {
     "Accumulate": "ftkit.learner.callbacks",
     "AnswerBlock": "ftkit.data.blocks",
     "Checkpoints": "ftkit.learner.resume",
+    "AverageWeights": "ftkit.learner.averaging",
     "Classification": "ftkit.tasks",
     "Distill": "ftkit.learner.distill",
     "FtkitError": "ftkit.errors",

@@ -13,7 +13,7 @@ from ftkit._fastai import Callback
 from ftkit.errors import SettingError, quoted
 from ftkit.features import IGNORED
 from ftkit.inference.predictor import Predictor, load_model
-from ftkit.learner.build import TextLearner
+from ftkit.learner.learner import TextLearner
 from ftkit.model.checkpoint import token_limit
 from ftkit.model.module import TextModel
 from ftkit.task import Inputs, Task

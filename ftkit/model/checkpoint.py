@@ -146,7 +146,7 @@ def open_as_saved(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenize
             model = known.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     except Exception as error:
         raise CheckpointError(
-            f'the weights of "{name}" cannot be opened ({_first_line(error)})',
+            f'the weights of "{name}" cannot be opened ({first_line(error)})',
             remedy="Check that model.safetensors is whole and belongs to config.json.",
         ) from None
     return model, load_tokenizer(folder, str(name))
