@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ftkit._fastai import Callback, CancelFitException
 from ftkit.errors import SettingError, check_least, quoted
+from ftkit.learner.state import model_tensors
 
 _LOWER_IS_BETTER = ("loss", "perplexity", "mae", "rmse", "mse", "error")
 
@@ -74,7 +75,8 @@ class KeepBest(Callback):
         if not math.isnan(score) and is_better:
             self.best, self.best_epoch = score, self.learn.epoch
             self._weights = {
-                name: tensor.detach().clone() for name, tensor in self._tensors().items()
+                name: tensor.detach().clone()
+                for name, tensor in model_tensors(self.learn.model).items()
             }
             self._chosen = self.learn.task_scores.chosen
         if self.patience is not None and self.best_epoch is not None:
@@ -87,7 +89,7 @@ class KeepBest(Callback):
         if not self._weights:
             return
         with torch.no_grad():
-            for name, tensor in self._tensors().items():
+            for name, tensor in model_tensors(self.learn.model).items():
                 tensor.copy_(self._weights[name])
         self.learn.task_scores.choose(self._chosen)
         self._weights = {}
@@ -105,7 +107,3 @@ class KeepBest(Callback):
         """Go on from what `state_dict` gave."""
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self._weights, self._chosen = state["weights"], state["chosen"]
-
-    def _tensors(self) -> dict[str, Tensor]:
-        model = self.learn.model
-        return {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -35,7 +35,7 @@ from ftkit._fastai import (
 )
 from ftkit.errors import CheckpointError, FtkitWarning, SettingError, check_least
 from ftkit.learner.distributed import gather, is_first, most, wait
-from ftkit.learner.state import WRITING, read_state, write_state
+from ftkit.learner.state import WRITING, model_tensors, read_state, write_state
 from ftkit.learner.tracking import Tracker
 
 _FORMAT = 1
@@ -349,7 +349,7 @@ class Checkpoints(Callback):
         }
         try:
             if is_first():
-                write_state(folder, _tensors(learn.model), state)
+                write_state(folder, model_tensors(learn.model), state)
         except OSError as error:
             warnings.warn(
                 f'the training state could not be written to "{folder}" '
@@ -367,7 +367,7 @@ class Checkpoints(Callback):
 
     def _restore(self, model: Mapping[str, Tensor], state: Any) -> None:
         learn = self.learn
-        current = _tensors(learn.model)
+        current = model_tensors(learn.model)
         if current.keys() != model.keys():
             raise SettingError(
                 f'"{self.folder}" is of another model', remedy="Resume with the same checkpoint."
@@ -440,11 +440,6 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers; tied ones once."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _remembered(cb: Any) -> Any:

@@ -33,6 +33,11 @@ _MODEL, _TENSORS, _REST = "model.safetensors", "training.safetensors", "training
 _CHECKSUMS = "checksums.json"
 
 
+def model_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, themselves and not copies; tied ones once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
 def write_state(folder: Path, model: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
     """Write weights and the rest of a state (numbers, texts, tensors, arrays, in any nesting of
     dicts, lists and tuples): to a folder beside, flushed to the disk, then renamed.

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, GenerationConfig
 from ftkit.errors import CheckpointError, first_line, quoted
 from ftkit.model.encoder_decoder import warm_start
 from ftkit.model.unavailable import why_unavailable
-from ftkit.model.weights import load_with_head, quiet_transformers
+from ftkit.model.weights import load_weights, load_with_head, quiet_transformers
 from ftkit.task import Head, Task
 
 if TYPE_CHECKING:
@@ -141,14 +141,8 @@ def open_as_saved(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenize
     folder = _locate(str(name))
     config = _load_config(folder, str(name), trust_remote_code=False)
     known = getattr(transformers, (config.architectures or ["AutoModel"])[0], AutoModel)
-    try:
-        with quiet_transformers():
-            model = known.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    except Exception as error:
-        raise CheckpointError(
-            f'the weights of "{name}" cannot be opened ({first_line(error)})',
-            remedy="Check that model.safetensors is whole and belongs to config.json.",
-        ) from None
+    with quiet_transformers():
+        model, _ = load_weights(known, folder, str(name), config)
     return model, load_tokenizer(folder, str(name))
 
 
