@@ -146,14 +146,18 @@ def _hidden_loss(student: Tensor, teacher: Tensor, inputs: Inputs, targets: Tens
 
 
 class _LastHidden:
-    """The last hidden states of a model's latest pass; a decoder's where it has one."""
+    """The last hidden states of a model's latest pass; a decoder's where it has one.
 
-    def __init__(self, model: nn.Module) -> None:
+    Read where the head reads them: once asked for by `output_hidden_states`, a model of
+    transformers 5 cannot be pickled by `learn.export` any more.
+    """
+
+    def __init__(self, model: Any) -> None:
         self._found: Tensor | None = None
-        self._hooks = [
-            model.register_forward_pre_hook(self._ask, with_kwargs=True),
-            model.register_forward_hook(self._take),
-        ]
+        body = model.base_model
+        # An EncoderDecoderModel has no body of its own.
+        body = model.get_decoder().base_model if body is model else body
+        self._hook = body.register_forward_hook(self._take)
 
     def taken(self) -> Tensor:
         """The states (rows, tokens, width), once."""
@@ -162,16 +166,10 @@ class _LastHidden:
         return found
 
     def remove(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    @staticmethod
-    def _ask(model: nn.Module, args: Any, options: dict[str, Any]) -> Any:
-        return args, {**options, "output_hidden_states": True}
+        self._hook.remove()
 
     def _take(self, model: nn.Module, args: Any, found: Any) -> None:
-        states = found.get("decoder_hidden_states") or found["hidden_states"]
-        self._found = states[-1]
+        self._found = found["last_hidden_state"]
 
 
 def _check_tasks(student: Task, teacher: Task) -> None:

@@ -150,8 +150,8 @@ def test_a_student_learns_from_the_teacher_alone(make_learner, fitted, teacher, 
         assert learn.history.rows[-1]["accuracy"] > 0.8
     for other in answers[1:]:  # whatever it was given as
         torch.testing.assert_close(other, answers[0])
-    assert not learn.model.hf_model._forward_hooks
-    assert not fitted.model.hf_model._forward_hooks
+    assert not learn.model.hf_model.base_model._forward_hooks
+    assert not fitted.model.hf_model.base_model._forward_hooks
     assert learn.validate()[0] == pytest.approx(learn.history.rows[-1]["valid_loss"], rel=1e-5)
 
 
