@@ -29,6 +29,7 @@ from ftkit.learner.distributed import is_first, join
 from ftkit.learner.learner import TextLearner
 from ftkit.learner.resume import Checkpoints
 from ftkit.learner.save import count_truncated, predictor, save
+from ftkit.learner.state import WRITING, written_whole
 from ftkit.learner.tracking import WandbTracker
 from ftkit.model.device import Precision
 from ftkit.task import Task
@@ -172,6 +173,9 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
     join()
     output = Path(settings.output)
     if resume and (output / "metrics.json").exists():
+        if is_first():
+            # Where it was killed before they were removed.
+            shutil.rmtree(output / "checkpoints", ignore_errors=True)
         finished: dict[str, Any] = json.loads((output / "metrics.json").read_text("utf-8"))
         return finished
     _check_output(output, resume)
@@ -209,7 +213,8 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
         output.mkdir(parents=True, exist_ok=True)
         for litter in output.glob(".model-*"):
             shutil.rmtree(litter, ignore_errors=True)
-        settings.write(output / "run.toml")
+        with written_whole(output / "run.toml") as partial:
+            settings.write(partial)
     fit(learn, settings)
     if is_first():
         _write_history(learn, output / "history.csv")
@@ -263,7 +268,8 @@ def _evaluate_and_save(
     )
     if is_first():
         # Written last: a directory with it holds a whole run.
-        write_json(metrics, output / "metrics.json")
+        with written_whole(output / "metrics.json") as partial:
+            write_json(metrics, partial)
     return metrics
 
 
@@ -294,7 +300,8 @@ def _check_output(output: Path, resume: bool) -> None:
         return
     if not output.is_dir():
         raise SettingError(f'"{output}" is a file', remedy="Give a new folder as --output.")
-    found = sorted(path.name for path in output.iterdir())
+    names = sorted(path.name for path in output.iterdir())
+    found = [name for name in names if not name.startswith(WRITING)]
     if "metrics.json" in found and "run.toml" in found:
         raise SettingError(
             f'"{output}" holds another run', remedy="Give another --output, or remove that folder."

@@ -15,7 +15,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from torch import Tensor
 from ftkit.errors import CheckpointError, SettingError
 
 WRITING = ".writing-"
-"""How the name of a folder begins that is not whole yet."""
+"""How the name of a file or folder begins that is not whole yet."""
 _MODEL, _TENSORS, _REST = "model.safetensors", "training.safetensors", "training.json"
 _CHECKSUMS = "checksums.json"
 
@@ -57,7 +58,7 @@ def write_state(folder: Path, model: Mapping[str, Tensor], rest: Mapping[str, An
         checksums = {name: _checksum(partial / name) for name in files}
         (partial / _CHECKSUMS).write_text(json.dumps(checksums, indent=2), encoding="utf-8")
         for name in (*files, _CHECKSUMS, "."):
-            _flush(partial / name)
+            flush(partial / name)
         _rename(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -85,6 +86,18 @@ def read_state(folder: Path) -> tuple[dict[str, Tensor], Any]:
     )
 
 
+@contextmanager
+def written_whole(file: Path) -> Iterator[Path]:
+    """Gives a path to write at, whose file takes the place of `file` in one move when it is done:
+    whoever is killed meanwhile leaves the old one, or none.
+    """
+    partial = file.with_name(f"{WRITING}{file.name}")
+    yield partial
+    flush(partial)
+    partial.replace(file)
+    flush(file.parent)
+
+
 def _save(tensors: dict[str, Tensor], file: Path) -> None:
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
@@ -97,7 +110,7 @@ def _rename(partial: Path, folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def _checksum(file: Path) -> str:
@@ -105,7 +118,7 @@ def _checksum(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Have the disk hold what was written, so that a power cut after a rename finds it."""
     try:
         handle = os.open(path, os.O_RDONLY)

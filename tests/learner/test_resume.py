@@ -210,7 +210,7 @@ def test_minutes_decide_when_to_write(make_learner, tmp_path, monkeypatch):
     assert 2 <= len(list((tmp_path / "states").iterdir())) < 12
 
 
-@pytest.mark.parametrize("stage", ["save_file", "_flush"])
+@pytest.mark.parametrize("stage", ["save_file", "flush"])
 def test_a_full_disk_costs_no_training(build, never_stopped, tmp_path, monkeypatch, stage):
     real, left = getattr(state, stage), [9]
 
@@ -271,7 +271,7 @@ def children(tiny_data, tiny_checkpoint, tmp_path_factory):
     made.process.wait()
 
 
-@pytest.mark.parametrize("stage", ["save_file", "_save", "_checksum", "_flush", "_rename"])
+@pytest.mark.parametrize("stage", ["save_file", "_save", "_checksum", "flush", "_rename"])
 def test_killed_inside_a_write(children, never_stopped, tmp_path, stage):
     folder = tmp_path / "states"
     assert children.run(folder, kill_at=stage) is None

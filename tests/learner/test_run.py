@@ -376,7 +376,9 @@ def test_a_stopped_run_goes_on(run_it, settings, tmp_path, monkeypatch):
     one, two = (list(csv.DictReader(file.open())) for file in files)
     assert [{**row, "seconds": 0} for row in one] == [{**row, "seconds": 0} for row in two]
     assert not (tmp_path / "run" / "checkpoints").exists()
+    (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)  # killed at the end
     assert run(again, resume=True) == metrics  # a finished run is left as it is
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def stop_at(n):
@@ -390,6 +392,29 @@ def stop_at(n):
             os.kill(os.getpid(), signal.SIGTERM)
 
     return after_loss
+
+
+def test_killed_while_a_file_is_written(run_it, tmp_path, monkeypatch):
+    """Each file is half written when the process ends: run.toml twice, new and again."""
+    real = Path.write_text
+    for torn in ("run.toml", "metrics.json", "run.toml"):
+
+        def write_half(path, text, *args, torn=torn, **kwargs):
+            if torn not in path.name:
+                return real(path, text, *args, **kwargs)
+            real(path, text[: len(text) // 2])
+            raise SystemExit("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_text", write_half)
+            with pytest.raises(SystemExit):
+                run_it(resume=True, limit=12)
+    again = RunSettings.resumed(output=str(tmp_path / "run"))
+    metrics = run(again, resume=True)
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        *("history.csv", "metrics.json", "model", "run.toml")
+    ]
 
 
 @pytest.mark.parametrize(
