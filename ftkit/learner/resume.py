@@ -7,7 +7,6 @@ stopped begins in the middle, and on a CPU everything ends bit-equal to a run ne
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
 import threading
@@ -19,33 +18,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ftkit._fastai import (
     Callback,
     CancelEpochException,
-    L,
     Learner,
     LRFinder,
-    ParamScheduler,
-    Recorder,
-    TrackerCallback,
 )
 from ftkit.errors import CheckpointError, FtkitWarning, SettingError, check_least
 from ftkit.learner.distributed import gather, is_first, most, wait
+from ftkit.learner.remember import plain, random_state, remembered, remind, set_random_state
 from ftkit.learner.state import WRITING, model_tensors, read_state, write_state
 from ftkit.learner.tracking import Tracker
 
 _FORMAT = 1
 _PREFIX = "step-"
-# What fastai's own callbacks remember, by their classes.
-_REMEMBERED: dict[type, tuple[str, ...]] = {
-    Recorder: ("lrs", "iters", "values"),
-    TrackerCallback: ("best", "new_best", "wait"),
-    ParamScheduler: ("hps",),
-}
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -342,9 +331,9 @@ class Checkpoints(Callback):
                 (random_state() if learn.training else self._at_validation, loader.random_state)
             ),
             "learner": {"pct_train": learn.pct_train, "train_iter": learn.train_iter},
-            "optimizer": _plain(learn.opt.state_dict()),
+            "optimizer": plain(learn.opt.state_dict()),
             "scaler": learn.scaler.state_dict() if getattr(learn, "scaler", None) else None,
-            "callbacks": {cb.name: found for cb in learn.cbs if (found := _remembered(cb))},
+            "callbacks": {cb.name: found for cb in learn.cbs if (found := remembered(cb))},
             "chosen": learn.task_scores.chosen,
         }
         try:
@@ -391,7 +380,7 @@ class Checkpoints(Callback):
         """
         for cb in self.learn.cbs:
             if isinstance(cb, Tracker) == first and cb.name in state["callbacks"]:
-                _remind(cb, state["callbacks"][cb.name])
+                remind(cb, state["callbacks"][cb.name])
 
 
 def newest_state(folder: Path) -> tuple[dict[str, Tensor], Any] | None:
@@ -419,64 +408,6 @@ def newest_state(folder: Path) -> tuple[dict[str, Tensor], Any] | None:
 def _states(folder: Path) -> list[Path]:
     """The folders with states, oldest first."""
     return sorted(folder.glob(f"{_PREFIX}*"))
-
-
-def random_state() -> dict[str, Any]:
-    """Where the generators of python, numpy and torch stand."""
-    state = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put the generators where `random_state` found them."""
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _remembered(cb: Any) -> Any:
-    """What a callback must not forget, None where that is nothing."""
-    # fastai's Callback has an attribute for every method of the Learner: ask the class.
-    if hasattr(type(cb), "state_dict"):
-        return cb.state_dict()
-    for kind, names in _REMEMBERED.items():
-        if isinstance(cb, kind):
-            state = {name: _plain(vars(cb)[name]) for name in names if name in vars(cb)}
-            if isinstance(cb, Recorder):
-                state["losses"] = torch.stack(list(cb.losses)) if cb.losses else None
-                state["smooth"] = (cb.smooth_loss.count, cb.smooth_loss.val)
-            return state
-    return None
-
-
-def _remind(cb: Any, state: Any) -> None:
-    if hasattr(type(cb), "load_state_dict"):
-        cb.load_state_dict(state)
-        return
-    state = dict(state)
-    if isinstance(cb, Recorder):
-        losses = state.pop("losses")
-        cb.losses = [] if losses is None else list(losses.unbind())
-        cb.smooth_loss.count, cb.smooth_loss.val = state.pop("smooth")
-    for name, value in state.items():
-        setattr(cb, name, value)
-
-
-def _plain(value: Any) -> Any:
-    """A value with fastai's lists as lists."""
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_plain(each) for each in value)
-    return [_plain(each) for each in value] if isinstance(value, (L, list)) else value
 
 
 def _listed(cbs: Any) -> list[Any]:

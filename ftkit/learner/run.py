@@ -8,13 +8,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-import platform
 import shutil
 import tomllib
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from ftkit.errors import FtkitWarning, SettingError, check_least
 from ftkit.learner.best import KeepBest
 from ftkit.learner.build import default_lr, finetune_learner
 from ftkit.learner.callbacks import Accumulate
+from ftkit.learner.describe import package_versions
 from ftkit.learner.distributed import is_first, join
 from ftkit.learner.learner import TextLearner
 from ftkit.learner.resume import Checkpoints
@@ -35,7 +34,6 @@ from ftkit.model.device import Precision
 from ftkit.task import Task
 from ftkit.tasks import get_task, with_options
 
-_PACKAGES = ("ftkit", "torch", "transformers", "fastai", "datasets", "tokenizers", "numpy")
 _EVALUATED = ("validation", "test")
 _OURS = ("run.toml", "history.csv", "metrics.json", "model", "checkpoints")
 # Settings that a resumed run may change: nothing that it ends with depends on them.
@@ -135,7 +133,7 @@ class RunSettings:
                     remedy="Resume with the same settings, or give another --output.",
                 )
         written = tomllib.loads(file.read_text(encoding="utf-8")).get("versions", {})
-        versions = _versions()
+        versions = package_versions()
         moved = [
             f"{name} was {then}" for name, then in written.items() if then != versions.get(name)
         ]
@@ -151,13 +149,8 @@ class RunSettings:
     def write(self, file: Path) -> None:
         """Write a run.toml: the settings, and the versions that they ran with."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
-        text = tomli_w.dumps({"run": given, "versions": _versions()})
+        text = tomli_w.dumps({"run": given, "versions": package_versions()})
         file.write_text(text, encoding="utf-8")
-
-
-def _versions() -> dict[str, str]:
-    packages = {name: version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **packages}
 
 
 def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
