@@ -17,6 +17,10 @@ class FtkitError(Exception):
         self.found = found
         self.remedy = remedy
 
+    def __str__(self) -> str:
+        # fastai puts its own words into the arguments of what a callback raises.
+        return f"{self.found}. {self.remedy}"
+
 
 class DataError(FtkitError):
     """The rows cannot be used: names the file or split, the row and the column where it can."""

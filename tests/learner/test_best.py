@@ -94,5 +94,5 @@ def test_validate_alone_changes_nothing(make_learner):
 def test_mistakes(make_learner):
     with pytest.raises(SettingError, match="patience is 0"):
         KeepBest(patience=0)
-    with pytest.raises(SettingError, match=r'no metric "f1" .*"accuracy"'):
+    with pytest.raises(SettingError, match=r'^there is no metric "f1" .*"accuracy"'):
         make_learner(cbs=KeepBest("f1")).fit(1)
