@@ -20,9 +20,8 @@ def shallow(checkpoint: str | Path, output: str | Path, *, layers: int) -> Path:
     """Write a checkpoint with some of another's layers, and all that is not in a layer.
 
     The layers lie at equal distances, the first and the last among them: of 12, DistilBERT's six
-    (Sanh et al. 2019). Of an encoder-decoder it is so many in each half. A head comes along.
-
-    An older checkpoint in `output` is replaced.
+    (Sanh et al. 2019). Of an encoder-decoder it is so many in each half. A head comes along. An
+    older checkpoint in `output` is replaced.
 
     Raises CheckpointError for a checkpoint that cannot be opened, SettingError where it does not
     have more layers than are asked for, or `output` holds something else.
