@@ -178,7 +178,9 @@ class Poison(Callback):
 def test_a_loss_that_is_no_number_ends_the_fit(make_learner, tmp_path):
     kept = ftkit.Checkpoints(tmp_path / "states", every=1, minutes=None)
     learn = make_learner(cbs=[Poison(), kept])
-    with pytest.raises(SettingError, match=r"^the loss is nan at batch 3 of the fit, .* Take a lower rate"):
+    with pytest.raises(
+        SettingError, match=r"^the loss is nan at batch 3 of the fit, .* Take a lower rate"
+    ):
         learn.fit_one_cycle(1, 1e-3)
     names = sorted(path.name for path in (tmp_path / "states").iterdir())
     assert names == ["step-00000001", "step-00000002"]  # none with nan
