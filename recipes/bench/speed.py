@@ -1,9 +1,9 @@
 """Speed: ftkit against what people use today, as ratios, the contenders taking turns.
 
-Four parts, each a function: a training step against a bare PyTorch loop; a whole AG News fine-tune
-against Hugging Face's Trainer; the loader against torch's DataLoader; prediction against
-transformers' pipeline. rounds.py says how the turns are taken. Medians are quoted, with the
-smallest and the largest.
+Five parts, each a function: a training step against a bare PyTorch loop, and a watched one against
+one that is not; a whole AG News fine-tune against Hugging Face's Trainer; the loader against
+torch's DataLoader; prediction against transformers' pipeline. rounds.py says how the turns are
+taken. Medians are quoted, with the smallest and the largest.
 
     python recipes/bench/speed.py --work /tmp/bench --only loader,predict
 """
@@ -11,6 +11,7 @@ smallest and the largest.
 import argparse
 import inspect
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -30,10 +31,13 @@ from common import (
     tokenize_folder,
 )
 from rounds import Comparison, Measure, table, take_turns
+from watched import STEPS as WATCHED_STEPS
+from watched import Passes, watching
 
 BATCH = 32
 STEPS = 8  # steps of a round in the part "step"
 LEARNING_RATE = 1e-4
+ALONE, WATCHED = "Learner with none of it", "Learner, watched"
 
 
 @dataclass(frozen=True)
@@ -71,17 +75,52 @@ def compare_steps(settings: Settings) -> list[Comparison]:
     return comparisons
 
 
-def new_learner(folder: Path, precision: str) -> Any:
+def new_learner(folder: Path, precision: str, **options: Any) -> Any:
     """A classification Learner on MiniLM; None, and said, where the machine lacks the precision."""
     import ftkit
     from ftkit.errors import SettingError
 
     data = ftkit.load_data(folder, "classification")
+    options = {"bs": BATCH, "precision": precision, "seed": 42, **options}
     try:
-        return ftkit.classification_learner(data, "minilm", bs=BATCH, precision=precision, seed=42)
+        return ftkit.classification_learner(data, "minilm", **options)
     except SettingError as error:
         print(f"  {precision} left out: {error}")
         return None
+
+
+def compare_watched(settings: Settings) -> list[Comparison]:
+    """A training step with W&B (offline), checkpoints and progress lines, against one with none.
+
+    A round is a training pass over the same batches of SST-2. CPU time and wall time are both
+    quoted, whatever clock was asked for.
+    """
+    folder = prepare_folder("sst2", Rows(WATCHED_STEPS * BATCH, BATCH, BATCH), settings.work)
+    comparisons = []
+    for precision in ("fp32", "bf16"):
+        learn = new_learner(folder, precision)
+        if learn is None:
+            continue
+        written = settings.work / f"watched-{time.time_ns()}"
+        written.mkdir()
+        alone = Passes(learn, is_watched=False)
+        watched = Passes(new_learner(folder, precision, **watching(written)), is_watched=True)
+        take_turns({ALONE: alone, WATCHED: watched}, settings.rounds)
+        watched.learn.wandb_tracker.finish()
+        shutil.rmtree(written / "checkpoints")
+        for clock in ("CPU", "wall"):
+            figures = {
+                ALONE: [step[clock] for step in alone.steps[1:]],
+                WATCHED: [step[clock] for step in watched.steps[1:]],
+                "of that, writing the state": [step[clock] for step in watched.writing[1:]],
+            }
+            if clock == "CPU":
+                figures["besides, W&B's own process"] = [
+                    step["children"] for step in watched.steps[1:]
+                ]
+            name = f"watched step, {precision}, {clock}"
+            comparisons.append(Comparison(name, "ms", figures, {WATCHED: "≤ 1.03"}))
+    return comparisons
 
 
 def replay(batches: list[Any]) -> Any:
@@ -232,6 +271,7 @@ def compare_predictions(settings: Settings) -> list[Comparison]:
 
 PARTS = {
     "step": compare_steps,
+    "watched": compare_watched,
     "fit": compare_fits,
     "loader": compare_loaders,
     "predict": compare_predictions,
