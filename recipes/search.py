@@ -15,7 +15,6 @@ import math
 import random
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +107,16 @@ def main(
         study.optimize(objective, n_trials=1)
         print(describe(study.trials[-1], metric), flush=True)
         kept = best()
-        for bundle in folder.glob("*trial-*"):
-            if kept is None or bundle.name != f"trial-{kept.number}":
-                shutil.rmtree(bundle)
+        for trial in study.trials:
+            if kept is None or trial.number != kept.number:
+                shutil.rmtree(folder / f"trial-{trial.number}", ignore_errors=True)
     chosen = best()
     if chosen is None:
         raise SettingError(f"no trial ended with a {metric}", remedy="Try more rows or trials.")
     draw_plots(study, folder, metric)
     found = folder / f"trial-{chosen.number}"
     print(f"\nThe best of {done} trials is in {found}:\n{describe(chosen, metric)}")
-    print(f"It was chosen by this {metric}, of the validation rows, which flatters it.")
+    print(f"The validation rows chose it, so that their {metric} flatters it.")
     if "test" not in rows:
         return None
     evaluation = ftkit.load_model(found).evaluate(rows["test"])
@@ -143,8 +142,11 @@ def open_study(folder: Path, settings: dict[str, Any], sign: int) -> optuna.Stud
             remedy="Give the same again, or another --output.",
         )
     study.set_user_attr("settings", settings)
+    # What a kill leaves: a trial, and a part of its bundle.
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)  # a kill left it so
+        study.tell(trial.number, state=TrialState.FAIL)
+    for part in folder.glob(".trial-*"):
+        shutil.rmtree(part)
     return study
 
 
@@ -158,22 +160,17 @@ def describe(trial: FrozenTrial, metric: str) -> str:
 
 
 def draw_plots(study: optuna.Study, folder: Path, metric: str) -> None:
-    """history.png, slice.png and, of more trials than are drawn at random, importances.png."""
+    """The scores in their order, by each value drawn and, of enough trials, what mattered most."""
     import matplotlib.pyplot as plt
     from optuna.visualization import matplotlib as plots
 
-    kinds: dict[str, Callable[..., Any]] = {
-        "history": plots.plot_optimization_history,
-        "slice": plots.plot_slice,
-        "importances": plots.plot_param_importances,
-    }
-    if len(study.get_trials(states=(TrialState.COMPLETE,))) <= N_RANDOM:
-        del kinds["importances"]
-    for name, plot in kinds.items():
+    ended = study.get_trials(states=(TrialState.COMPLETE,))
+    names = ["optimization_history", "slice", "param_importances"]
+    for name in names if len(ended) > N_RANDOM else names[:2]:
         with warnings.catch_warnings():
             # Optuna calls its plots experimental.
             warnings.simplefilter("ignore")
-            plot(study, target_name=metric)
+            getattr(plots, f"plot_{name}")(study, target_name=metric)
         plt.savefig(folder / f"{name}.png", bbox_inches="tight")
         plt.close()
 

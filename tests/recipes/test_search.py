@@ -18,8 +18,12 @@ def open_trials(output):
     return study, study.get_trials()
 
 
-def test_the_best_by_validation_is_kept_and_tested(recipe, tiny_checkpoint, tmp_path, capsys):
-    evaluation = recipe.main(checkpoint=str(tiny_checkpoint), trials=3, limit=24, output="out")
+def test_the_best_by_validation_is_kept_and_tested(
+    recipe, tiny_data, tiny_checkpoint, tmp_path, capsys
+):
+    type(tiny_data)({**tiny_data, "test": tiny_data["test"].select(range(21))}).save_to_disk("rows")
+    options = {"data": "rows", "columns": "", "checkpoint": str(tiny_checkpoint)}
+    evaluation = recipe.main(**options, trials=3, output="out")
 
     _, trials = open_trials("out")
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
@@ -29,17 +33,16 @@ def test_the_best_by_validation_is_kept_and_tested(recipe, tiny_checkpoint, tmp_
         assert trial.value == trial.intermediate_values[12]
     best = max(trials, key=lambda trial: trial.value)
     found = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert found == ["history.png", "slice.png", "study.db", f"trial-{best.number}"]
+    assert found == ["optimization_history.png", "slice.png", "study.db", f"trial-{best.number}"]
 
     model = ftkit.load_model(f"out/trial-{best.number}")
-    rows = ftkit.load_data("sample:tickets", columns={"label": "queue"}, limit=24)
-    assert model.evaluate(rows["validation"]).scores["accuracy"] == best.value
-    assert model.evaluate(rows["test"]) == evaluation
+    assert model.evaluate(tiny_data["validation"]).scores["accuracy"] == best.value
+    assert evaluation == model.evaluate(tiny_data["test"].select(range(21)))
 
     printed = capsys.readouterr().out.splitlines()
     numbers = [line.partition("  ")[0] for line in printed[:4]]
     assert numbers == ["trial 0", "trial 1", "trial 2", ""]
-    assert "On 24 test rows, by which nothing was chosen:" in printed
+    assert "On 21 test rows, by which nothing was chosen:" in printed
 
 
 def test_a_search_goes_on_as_if_it_had_not_stopped(recipe, tiny_checkpoint, tmp_path):
@@ -47,17 +50,19 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(recipe, tiny_checkpoint, tmp_
     options = {"checkpoint": str(tiny_checkpoint), "limit": 16}
     recipe.main(**options, trials=2, output="stopped")
     open_trials("stopped")[0].ask()  # what a kill leaves
+    (tmp_path / "stopped" / ".trial-2-half").mkdir()
     evaluation = recipe.main(**options, trials=4, output="stopped")
     assert recipe.main(**options, trials=4, output="whole") == evaluation
 
     stopped, whole = (open_trials(name)[1] for name in ("stopped", "whole"))
+    assert not list(tmp_path.glob("stopped/.trial-*"))
     assert (len(stopped), stopped.pop(2).state.name) == (5, "FAIL")
     assert [(trial.state, trial.params, trial.intermediate_values) for trial in stopped] == [
         (trial.state, trial.params, trial.intermediate_values) for trial in whole
     ]
     assert len({trial.params["lr"] for trial in whole}) == 4
     assert sum(trial.state.name == "COMPLETE" for trial in whole) > 2
-    assert (tmp_path / "whole" / "importances.png").exists()
+    assert (tmp_path / "whole" / "param_importances.png").exists()
 
 
 def test_a_trial_behind_the_others_is_given_up(recipe, tiny_checkpoint, capsys):
