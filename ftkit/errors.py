@@ -74,6 +74,10 @@ class SettingError(FtkitError, ValueError):
     """An option has a value that cannot work."""
 
 
+class TrainingError(FtkitError):
+    """A training cannot go on, such as one whose loss is no number any more."""
+
+
 class FtkitWarning(UserWarning):
     """Something that a user should know and that does not stop the work."""
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import ftkit
 from ftkit.cli import parse_columns
-from ftkit.errors import SettingError, check_least
+from ftkit.errors import SettingError, TrainingError, check_least
 from ftkit.inference.predictor import Evaluation
 from ftkit.learner.best import KeepBest
 from ftkit.tasks import get_task
@@ -89,8 +89,11 @@ def main(
         bs = trial.suggest_categorical("batch_size", (16, 32))
         wd = trial.suggest_float("weight_decay", 1e-3, 0.1, log=True)
         learn = ftkit.finetune_learner(rows, checkpoint, task=task, bs=bs, wd=wd, seed=seed)
-        with learn.no_bar(), learn.no_logging():
-            learn.fit_one_cycle(epochs, slice(lr), cbs=Prune(trial, metric))
+        try:
+            with learn.no_bar(), learn.no_logging():
+                learn.fit_one_cycle(epochs, slice(lr), cbs=Prune(trial, metric))
+        except TrainingError as error:
+            raise optuna.TrialPruned(error.found) from None
         chosen = {"chosen by": f"validation {metric}, trial {trial.number} of a search"}
         ftkit.save(learn, folder / f"trial-{trial.number}", settings=chosen)
         return float(learn.history.rows[-1][metric])

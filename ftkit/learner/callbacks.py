@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ftkit._fastai import Callback, CancelBatchException, MixedPrecision, noop, set_seed
-from ftkit.errors import SettingError
+from ftkit.errors import TrainingError
 from ftkit.learner.distributed import count
 
 
@@ -86,7 +86,7 @@ class StopAtNaN(Callback):
         self.batches = 0
 
     def after_batch(self) -> None:
-        """Raise SettingError where batch after batch has none."""
+        """Raise TrainingError where batch after batch has none."""
         if bool(torch.isfinite(self.learn.loss)) or hasattr(self.learn, "lr_finder"):
             self.batches = 0
             return
@@ -95,7 +95,7 @@ class StopAtNaN(Callback):
         if self.batches < (self._MOST_IN_FP16 if is_fp16 else 1):
             return
         step = self.learn.epoch * self.learn.n_iter + self.learn.iter + 1
-        raise SettingError(
+        raise TrainingError(
             f"the loss is {float(self.learn.loss)} at batch {step:,} of the fit, at a learning "
             f"rate of {self.learn.opt.hypers[-1]['lr']:.2g}",
             remedy=self._remedy(is_fp16),

@@ -11,7 +11,7 @@ from fastai.callback.all import CSVLogger, EarlyStoppingCallback, GradientClip, 
 from fastai.callback.core import Callback
 
 import ftkit
-from ftkit.errors import SettingError
+from ftkit.errors import TrainingError
 from ftkit.learner import callbacks
 
 BS = 7  # 96 rows make 14 batches, the last of 5
@@ -179,7 +179,7 @@ def test_a_loss_that_is_no_number_ends_the_fit(make_learner, tmp_path):
     kept = ftkit.Checkpoints(tmp_path / "states", every=1, minutes=None)
     learn = make_learner(cbs=[Poison(), kept])
     with pytest.raises(
-        SettingError, match=r"^the loss is nan at batch 3 of the fit, .* Take a lower rate"
+        TrainingError, match=r"^the loss is nan at batch 3 of the fit, .* Take a lower rate"
     ):
         learn.fit_one_cycle(1, 1e-3)
     names = sorted(path.name for path in (tmp_path / "states").iterdir())
@@ -204,7 +204,7 @@ def test_fp16_is_named_as_the_cause(make_learner, make_checkpoint, architecture,
         def after_pred(self):
             self.learn.model.autocast_dtype = torch.float16
 
-    with pytest.raises(SettingError, match=f"batch 12 of the fit, .* {said}"):
+    with pytest.raises(TrainingError, match=f"batch 12 of the fit, .* {said}"):
         learn.fit_one_cycle(1, 1e-3, cbs=Pretend())
 
 
