@@ -185,7 +185,9 @@ class WandbService:
     def abandon(self, error: Exception) -> None:
         """Forget the run; where wandb's process is gone, let wandb notice it now."""
         self._run = None
-        if isinstance(error, ConnectionError):
+        # Its mailbox has an error of its own for answers that never come.
+        is_gone = type(error).__module__.startswith("wandb.sdk.mailbox")
+        if is_gone or isinstance(error, ConnectionError):
             import wandb
 
             # Otherwise it would, with a traceback, when Python ends.

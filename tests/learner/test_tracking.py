@@ -694,9 +694,10 @@ def test_python_ends_quietly_without_the_service(tiny_checkpoint, tmp_path):
     script = _SCRIPT.format(
         tests=str(Path(__file__).parents[1]), folder=str(tmp_path), checkpoint=str(tiny_checkpoint)
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
-    )
+    # Else it would join the service of this process, and have none of its own to kill.
+    env = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "done"
     assert "Traceback" not in done.stderr
     assert "nothing more of this run is tracked" in done.stderr
