@@ -274,6 +274,14 @@ def test_the_card_of_an_adapter(checkpoint, tmp_path):
         learner(folder, tmp_path)
 
 
+@pytest.mark.slow
+def test_the_alias_of_minilm_is_found_again(minilm, tmp_path):
+    learn = learner(minilm, tmp_path)
+    _, alone = check_round_trip(learn, tmp_path)
+    config = json.loads((alone / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
 # Mistakes
 
 
