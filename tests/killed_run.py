@@ -95,7 +95,8 @@ def main(checkpoint, rows):
             kill_in_write(order["kill_at"])
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
         learn = script(build(data, checkpoint, order["folder"]))
-        torch.save(end_of(learn), order["end"])
+        torch.save(end_of(learn), order["end"] + ".part")
+        Path(order["end"] + ".part").replace(order["end"])  # a kill may fall into the writing
         os._exit(0)
 
 
