@@ -7,7 +7,7 @@ here, so that they agree.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -210,15 +210,16 @@ def prepare_rows(
     return from_arrays(stack_arrays([slice_arrays(task.prepare(rows, tokenizer, limit))]))
 
 
-def list_rows(rows: Iterable[Any]) -> list[Any]:
-    """The rows as a list, a DataFrame's as dicts; raises DataError for one row alone."""
-    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
-        rows = rows.to_dict("records")
+def iterate_rows(rows: Iterable[Any]) -> Iterator[Any]:
+    """The rows one by one, a DataFrame's as dicts; raises DataError for one row alone."""
     if isinstance(rows, (str, Mapping)):
         raise DataError(
             "a list of rows is needed, and this was given one row", remedy="Put it in a list."
         )
-    return list(rows)
+    if hasattr(rows, "itertuples") and hasattr(rows, "columns"):
+        names = list(rows.columns)
+        return (dict(zip(names, row, strict=True)) for row in rows.itertuples(index=False))
+    return iter(rows)
 
 
 def input_columns(rows: Sequence[Any], task: Task, first: int = 0) -> dict[str, list[Any]]:

@@ -114,6 +114,11 @@ class Task(Protocol):
         ...
 
     @property
+    def settings(self) -> tuple[str, ...]:
+        """Its options that may be others for one call of a trained model."""
+        ...
+
+    @property
     def example(self) -> Any:
         """A row to predict, for the model card."""
         ...

@@ -5,6 +5,7 @@ torchrun --nproc_per_node 2 parallel_run.py WORK    reads WORK/jobs.json, writes
 
 import json
 import os
+import signal
 import sys
 import warnings
 from contextlib import nullcontext
@@ -56,7 +57,7 @@ def resume(work, job, processes):
     class Stop(Callback):
         def after_step(self):
             if self.learn.train_iter == 2 and os.environ.get("RANK", "1") == "1":
-                os.kill(os.getpid(), 15)
+                signal.raise_signal(signal.SIGTERM)
 
     ends = []
     for folder, stops in (("whole", False), ("states", True), ("states", False)):

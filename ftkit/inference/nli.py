@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError, check_least, quoted
-from ftkit.features import input_columns, list_rows, prepare_rows
+from ftkit.features import input_columns, iterate_rows, prepare_rows
 from ftkit.inference.predictor import Predictor
 from ftkit.model.checkpoint import label_names, open_bundled, token_limit
 from ftkit.model.device import Precision, autocast_dtype, default_device
@@ -90,7 +90,7 @@ class ZeroShot:
         are cut to what the model takes.
         """
         check_least(1, top_k=top_k, batch_size=batch_size)
-        listed, n_cut = list_rows(rows), 0
+        listed, n_cut = list(iterate_rows(rows)), 0
         predictions: list[Prediction] = []
         at_once = max(1, _PAIRS // len(self.task.labels))
         for start in range(0, len(listed), at_once):

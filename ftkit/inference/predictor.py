@@ -4,8 +4,10 @@ enough to serve without fastai, pandas, matplotlib or wandb.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from ftkit.features import (
     Features,
     Padding,
     input_columns,
-    list_rows,
+    iterate_rows,
     named_labels,
     prepare_rows,
 )
@@ -91,33 +93,97 @@ class Predictor:
         self.model, self.tokenizer, self.task, self.limit = model, tokenizer, task, limit
 
     def predict(
-        self, rows: Iterable[Any], *, top_k: int | None = None, batch_size: int = 32
+        self,
+        rows: Iterable[Any],
+        *,
+        top_k: int | None = None,
+        batch_size: int = 32,
+        progress: bool | None = None,
+        **settings: Any,
     ) -> list[Any]:
         """Predictions, in the order of the rows: the task's own frozen dataclass for each.
 
         A row is a text, a tuple of texts, or a dict with the task's columns. A DataFrame is its
-        rows. `top_k` asks for so many answers, the likeliest first; `batch_size` counts windows.
+        rows. `top_k` asks for so many answers, the likeliest first; `batch_size` counts windows;
+        `progress` shows a bar, without it where work is long and there is a terminal. `settings`
+        are options of the task for this call alone, those in `task.settings`: a threshold, the
+        stride of windows, the number of beams.
 
-        Raises DataError, with the number of the row, for one that is none of these.
+        Raises DataError, with the number of the row, for one that is none of these, and
+        SettingError for a setting that the task does not have.
+        """
+        return list(
+            self.stream(rows, top_k=top_k, batch_size=batch_size, progress=progress, **settings)
+        )
+
+    def stream(
+        self,
+        rows: Iterable[Any],
+        *,
+        top_k: int | None = None,
+        batch_size: int = 32,
+        progress: bool | None = None,
+        on_error: Callable[[DataError], object] | None = None,
+        **settings: Any,
+    ) -> Iterator[Any]:
+        """As `predict`, one prediction after the other, for any number of rows in flat memory.
+
+        No more than 4,096 rows are read ahead; they are sorted by length to be batched. A row
+        that cannot be read ends the stream with a DataError; where `on_error` is given, it is
+        called with the error, which has the number of the row, and None stands in for the answer.
         """
         check_least(1, top_k=top_k, batch_size=batch_size)
-        if self.task.packs:
+        task, limit = self._with_settings(settings)
+        if task.packs:
             raise SettingError(
-                f"a model for {self.task.name} reads blocks of text and answers no rows",
+                f"a model for {task.name} reads blocks of text and answers no rows",
                 remedy="Fine-tune from its folder, or open it with transformers.",
             )
-        predictions: list[Prediction] = []
-        listed = list_rows(rows)
-        for start in range(0, len(listed), _SLICE):
-            columns = input_columns(listed[start : start + _SLICE], self.task, start)
-            features = prepare_rows(columns, self.task, self.tokenizer, self.limit)
-            found: dict[int, Prediction] = {}
-            for numbers, outputs, _ in self.run(features, batch_size):
-                rows_here = ColumnRows(columns, numbers)
-                decoded = self.task.decode(outputs, rows_here, self.tokenizer, top_k)
-                found.update(zip(numbers, decoded, strict=True))
-            predictions += [found[i] for i in range(len(features))]
-        return predictions
+        total = len(rows) if isinstance(rows, Sized) else None
+        each = iterate_rows(rows)
+        return self._stream(each, total, task, limit, top_k, batch_size, progress, on_error)
+
+    def _stream(
+        self,
+        rows: Iterator[Any],
+        total: int | None,
+        task: Task,
+        limit: int,
+        top_k: int | None,
+        batch_size: int,
+        progress: bool | None,
+        on_error: Callable[[DataError], object] | None,
+    ) -> Iterator[Any]:
+        with _progress(total, progress) as bar:
+            first = 0
+            while part := list(islice(rows, _SLICE)):
+                numbers, columns, features = _read(
+                    part, first, task, self.tokenizer, limit, on_error
+                )
+                found: list[Prediction | None] = [None] * len(part)
+                bar.update(len(part) - len(numbers))
+                for places, outputs, _ in self.run(features, batch_size, task) if features else ():
+                    chosen = ColumnRows(columns, places)
+                    decoded = task.decode(outputs, chosen, self.tokenizer, top_k)
+                    for place, prediction in zip(places, decoded, strict=True):
+                        found[numbers[place]] = prediction
+                    bar.update(len(places))
+                first += len(part)
+                yield from found
+
+    def _with_settings(self, settings: Mapping[str, Any]) -> tuple[Task, int]:
+        """The task with other options for a call, and the length in tokens that goes with them.
+
+        Raises SettingError for a setting that the task does not have.
+        """
+        known = self.task.settings
+        if unknown := [name for name in settings if name not in known]:
+            raise SettingError(
+                f"{self.task.name} has no setting {quoted(unknown)}",
+                remedy=f"It has {quoted(known)}." if known else "It has none.",
+            )
+        limit = min(self.limit, settings.get("max_length") or self.limit)
+        return replace(self.task, **settings), limit  # type: ignore[type-var]
 
     def evaluate(self, rows: Any, *, batch_size: int = 32) -> Evaluation:
         """Score the model on labelled rows: a `datasets.Dataset`, or a dict of columns.
@@ -149,18 +215,19 @@ class Predictor:
         return Evaluation(metrics.compute(), metrics.per_label(), n_rows, truncated)
 
     def run(
-        self, features: Features, batch_size: int
+        self, features: Features, batch_size: int, task: Task | None = None
     ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """Numbers of the rows, outputs and targets, batch by batch of rows of like length.
 
         For what answers with something else than the task's own predictions.
         """
+        task = self.task if task is None else task
         padding, device = Padding.of(self.tokenizer), next(self.model.parameters()).device
         for rows in _batches(features, batch_size):
-            inputs, targets = self.task.collate(features.fill(rows, padding))
+            inputs, targets = task.collate(features.fill(rows, padding))
             with torch.inference_mode():
                 outputs = self.model.answer(
-                    {name: each.to(device) for name, each in inputs.items()}
+                    {name: each.to(device) for name, each in inputs.items()}, task
                 )
             yield rows.tolist(), outputs.cpu(), targets
 
@@ -170,6 +237,60 @@ def _batches(features: Features, batch_size: int) -> Iterator[np.ndarray]:
     order = np.argsort(-features.lengths, kind="stable")
     number = (features.windows[order].cumsum() - 1) // batch_size
     yield from np.split(order, np.flatnonzero(np.diff(number)) + 1) if len(order) else ()
+
+
+def _read(
+    part: Sequence[Any],
+    first: int,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int,
+    on_error: Callable[[DataError], object] | None,
+) -> tuple[list[int], dict[str, list[Any]], Features | None]:
+    """Places of the rows that can be read, their columns and features; `on_error` hears of others.
+
+    There are no features where there is no row.
+    `first` is the number of the part's first row, from 0.
+    """
+    places = list(range(len(part)))
+    if on_error is not None:
+        places = [i for i in places if _is_readable(part[i], first + i, task, on_error)]
+    while places:
+        try:
+            columns = input_columns([part[i] for i in places], task)
+            return places, columns, prepare_rows(columns, task, tokenizer, limit)
+        except DataError as error:
+            if error.row is None:
+                raise
+            # It counts the rows that are left.
+            place = places[error.row - 1]
+            located = error.located(row=first + place + 1)
+            if on_error is None:
+                raise located from None
+            on_error(located)
+            places.remove(place)
+    return places, {}, None
+
+
+def _is_readable(
+    row: Any, number: int, task: Task, on_error: Callable[[DataError], object]
+) -> bool:
+    try:
+        input_columns([row], task, number)
+    except DataError as error:
+        on_error(error)
+        return False
+    return True
+
+
+def _progress(total: int | None, is_wanted: bool | None) -> Any:
+    """A bar over rows; by itself only where there are many of them, and a terminal."""
+    from tqdm.auto import tqdm
+
+    if is_wanted is None:
+        is_long = total is None or total > _SLICE
+        is_wanted = is_long and sys.stderr is not None and sys.stderr.isatty()
+    return tqdm(total=total, unit=" rows", disable=not is_wanted)
 
 
 def _column_slice(rows: Any, start: int, end: int) -> Mapping[str, Sequence[Any]]:

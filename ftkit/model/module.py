@@ -1,10 +1,11 @@
 """The nn.Module that a Learner trains: a batch dict in, outputs of its rows out.
 
-Imports torch, `errors` and `task` only.
+Imports torch, `errors`, `targets` and `task` only.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ftkit.errors import SettingError
+from ftkit.targets.texts import target_limit
 from ftkit.task import Inputs, Task
 
 if TYPE_CHECKING:
@@ -58,12 +60,22 @@ class TextModel(nn.Module):
         return self.task.merge(torch.cat(logits), batch)
 
     @torch.no_grad()
-    def answer(self, batch: Inputs) -> Tensor:
-        """What the task decodes: the outputs, or generated token ids (rows, tokens)."""
+    def answer(self, batch: Inputs, task: Task | None = None) -> Tensor:
+        """What the task decodes: the outputs, or generated token ids (rows, tokens).
+
+        `task` is the model's own with other settings of generation.
+        """
         if not self.task.generates:
             outputs: Tensor = self(batch)
             return outputs
         inputs = self._model_inputs(batch)
+        if task is not None and task != self.task:
+            # A copy, for another thread may be generating with the model's own.
+            inputs["generation_config"] = copy.deepcopy(self.hf_model.generation_config)
+            settings = dict(task.head().generation)
+            most = settings["max_new_tokens"]
+            settings["max_new_tokens"] = target_limit(self.hf_model.config, most)
+            inputs["generation_config"].update(**settings)
         with self._autocast(inputs["input_ids"].device):
             ids: Tensor = self.hf_model.generate(**inputs)  # type: ignore[operator]
         return ids

@@ -129,6 +129,12 @@ class Classification:
                 remedy="Leave them out, or make the labels classes.",
             )
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """How long texts are read; the threshold, where several labels may hold."""
+        threshold = ("threshold",) if self.kind == "multi" else ()
+        return ("max_length", "long_texts", "stride", *threshold)
+
     # Schema
 
     def columns(self) -> tuple[Column, ...]:

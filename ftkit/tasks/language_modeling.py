@@ -76,6 +76,11 @@ class LanguageModeling:
         """Masked models fill masks, causal ones go on with a text."""
         return "text-generation" if self.kind == "causal" else "fill-mask"
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """None: it answers no rows."""
+        return ()
+
     # Schema and labels
 
     def columns(self) -> tuple[Column, ...]:

@@ -132,6 +132,11 @@ class NER:
     def _tags(self) -> TagSet:
         return TagSet(self.labels)
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """How long texts are read, and tags decided."""
+        return ("max_length", "stride", "constrained")
+
     # Schema
 
     def columns(self) -> tuple[Column, ...]:

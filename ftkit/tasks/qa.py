@@ -131,6 +131,12 @@ class QuestionAnswering:
                 f"null_threshold is {self.null_threshold}", remedy="Give a finite number."
             )
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """How long contexts are read; the null threshold, where a question may have no answer."""
+        threshold = ("null_threshold",) if self.has_unanswerable else ()
+        return ("max_length", "stride", "max_answer_length", *threshold)
+
     # Schema
 
     def columns(self) -> tuple[Column, ...]:

@@ -74,6 +74,11 @@ class Summarization(WritingOptions):
         super().__post_init__()
         check_least(0, "tokens", no_repeat_ngram_size=self.no_repeat_ngram_size)
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """How texts are read, and summaries written."""
+        return ("max_length", "max_target_length", "num_beams", "no_repeat_ngram_size")
+
     # Schema
 
     def columns(self) -> tuple[Column, ...]:

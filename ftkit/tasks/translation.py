@@ -65,6 +65,11 @@ class Translation(WritingOptions):
     target_language: str | None = None
     """Language of the translations, written likewise."""
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """How texts are read, and translations written."""
+        return ("max_length", "max_target_length", "num_beams")
+
     # Schema
 
     def columns(self) -> tuple[Column, ...]:

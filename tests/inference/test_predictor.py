@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -133,6 +134,92 @@ def test_to_dict_is_ready_for_json(model):
     found = answer.to_dict()
     assert found == {"label": answer.label, "score": answer.score, "scores": answer.scores}
     assert type(found["score"]) is float
+
+
+# Streams
+
+
+def test_a_stream_reads_a_bounded_number_of_rows_ahead(model, monkeypatch):
+    monkeypatch.setattr("ftkit.inference.predictor._SLICE", 8)
+    read = []
+
+    def endless():
+        while True:
+            read.append(f"late parcel {len(read)}")
+            yield read[-1]
+
+    answers = model.stream(endless())
+    assert read == []
+    found = [next(answers) for _ in range(20)]
+    assert len(read) == 24
+    assert [a.label for a in found] == [a.label for a in model.predict(read[:20])]
+
+
+def test_bad_rows_of_a_stream_are_heard_of_and_passed_over(model, monkeypatch):
+    monkeypatch.setattr("ftkit.inference.predictor._SLICE", 3)
+    rows, errors = ["late", None, "refund", 7, 8, 9, {"text": "my"}, {"body": "my"}], []
+    found = list(model.stream(iter(rows), on_error=errors.append))
+    good = {i: a for i, a in enumerate(found) if a is not None}
+    assert list(good) == [0, 2, 6]
+    assert [a.scores for a in good.values()] == [
+        pytest.approx(model.predict([text])[0].scores, abs=1e-5)
+        for text in ("late", "refund", "my")
+    ]
+    assert [error.row for error in errors] == [2, 4, 5, 6, 8]
+    assert "found nothing" in str(errors[0])
+    with pytest.raises(DataError, match="row 2"):
+        list(model.stream(iter(rows)))
+
+
+def test_a_row_that_only_others_make_bad_is_passed_over(make_bundle, tiny_data):
+    """One text alone is a row, but not among pairs, whose features have another shape."""
+    data = tiny_data.map(lambda row: {"text_pair": "of my order"})
+    model, errors = ftkit.load_model(make_bundle(data)), []
+    found = list(model.stream([("a", "b"), "c", ("d", "e")], on_error=errors.append))
+    assert [answer is None for answer in found] == [False, True, False]
+    assert [(error.row, error.column) for error in errors] == [(2, "text_pair")]
+
+
+def test_a_bar_where_it_is_wanted(model, capsys):
+    model.predict(["late"] * 5)
+    assert capsys.readouterr().err == ""
+    model.predict(["late"] * 5, progress=True)
+    assert "5/5" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::ftkit.errors.FtkitWarning")
+def test_settings_of_a_call(make_bundle, tiny_data):
+    data = tiny_data.map(
+        lambda row: {"labels": [row["label"], "any"]}, remove_columns="label"
+    ).rename_column("labels", "label")
+    task = ftkit.Classification(max_length=16, stride=4)
+    model = ftkit.load_model(make_bundle(data, task=task))
+    assert model.predict(["late"], threshold=1e-6)[0].labels != ()
+    assert model.predict(["late"], threshold=1 - 1e-6)[0].labels == ()
+    long = "hello my the " * 20
+    rows = [f"{long} courier", f"{long} refund"]
+    one, other = model.predict(rows)
+    assert one == other
+    one, other = model.predict(rows, long_texts="windows")
+    assert one != other
+    one, other = model.predict(["my courier", "my refund"], max_length=8)
+    assert model.predict(["my courier"])[0].scores == pytest.approx(one.scores, abs=1e-5)
+    for wrong, message in (
+        ({"treshold": 0.3}, 'no setting "treshold".*"threshold"'),
+        ({"labels": ()}, 'no setting "labels"'),
+        ({"threshold": 2}, "threshold is 2"),
+        ({"max_length": 1}, "max_length is 1"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            model.predict(["late"], **wrong)
+
+
+def test_threads_answer_as_one_does(model, texts):
+    expected = model.predict(texts)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: model.predict(texts, batch_size=7), range(12)):
+            for ours, alone in zip(found, expected, strict=True):
+                assert ours.scores == pytest.approx(alone.scores, abs=1e-5)
 
 
 # Evaluate

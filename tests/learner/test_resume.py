@@ -33,7 +33,7 @@ class SignalAt(Callback):
     def count(self):
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), self.signum)
+            signal.raise_signal(self.signum)
 
 
 @pytest.fixture(scope="module")

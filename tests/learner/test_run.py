@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import re
 import signal
 import tomllib
@@ -389,7 +388,7 @@ def stop_at(n):
         real(self)
         left[0] -= self.training
         if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     return after_loss
 

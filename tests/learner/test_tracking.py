@@ -502,7 +502,7 @@ def test_checkpoints_resume_the_run_too(make_learner, tmp_path, track):
     class StopAt(Callback):
         def after_step(self):
             if self.train_iter == 4:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
 
     def train(name, *cbs):
         kept = ftkit.Checkpoints(tmp_path / "states", minutes=None, resume=True)
