@@ -151,6 +151,22 @@ def _pad_sequences(flat: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np
     return padded
 
 
+def model_arrays(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a model is called with, of a batch as `Features.fill` gives it.
+
+    Where a row has several windows, "windows" (rows, most windows) has the places of each row's
+    own, and -1 behind them.
+    """
+    names = ("input_ids", "attention_mask", "token_type_ids", "row")
+    arrays = {name: columns[name] for name in names if name in columns}
+    counts = columns["windows"]
+    if len(columns["input_ids"]) > len(counts):
+        place = np.arange(counts.max())
+        first = (counts.cumsum() - counts)[:, None]
+        arrays["windows"] = np.where(place < counts[:, None], first + place, -1)
+    return arrays
+
+
 def slice_arrays(prepared: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
     """Flat arrays of what `Task.prepare` gave."""
     arrays: dict[str, np.ndarray] = {}

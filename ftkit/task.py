@@ -1,6 +1,7 @@
 """The Task protocol: the questions that every task answers, and the types they speak in.
 
-Names no task. Imports numpy and torch; `tasks/*` implement it, everything above calls it.
+Names no task. `tasks/*` implement it, everything above calls it. They import torch for their
+losses alone: a model that was exported answers where there is none.
 
     rows --prepare--> Features --collate--> Batch --model--> logits --merge--> outputs
     outputs --loss, metrics, decode, show-->
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+    from ftkit.arrays import ArrayLike
+
 Inputs: TypeAlias = "dict[str, Tensor]"
 """What the model is called with; key "row", shape (rows,), says which rows they are."""
 
-Batch: TypeAlias = "tuple[Inputs, Tensor]"
+Arrays: TypeAlias = "dict[str, np.ndarray]"
+"""The same before they are tensors."""
+
+Batch: TypeAlias = "tuple[Arrays, np.ndarray]"
 """Inputs and targets; the targets' first dimension is the rows."""
 
 Rows: TypeAlias = "Sequence[Mapping[str, Any]]"
@@ -78,7 +84,7 @@ class Prediction(Protocol):
 class Metrics(Protocol):
     """Scores of a pass over rows, gathered batch by batch without holding all logits."""
 
-    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
+    def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in a batch: outputs (rows, ...), targets (rows, ...) and the rows themselves."""
         ...
 
@@ -174,11 +180,11 @@ class Task(Protocol):
     def collate(
         self, columns: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
     ) -> Batch:
-        """Tensors of a batch, from what `Features.fill` gives; `rng` is given in training only."""
+        """Arrays of a batch, from what `Features.fill` gives; `rng` is given in training only."""
         ...
 
-    def merge(self, logits: Tensor, inputs: Inputs) -> Tensor:
-        """Outputs (rows, ...) from the model's logits (windows, ...)."""
+    def merge(self, logits: Any, inputs: Any) -> Any:
+        """Outputs (rows, ...) from the model's logits (windows, ...), all tensors or all arrays."""
         ...
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -196,17 +202,17 @@ class Task(Protocol):
         """An empty set of scores; `choose` lets the rows decide options such as a threshold."""
         ...
 
-    def scores(self, outputs: Tensor) -> Tensor:
+    def scores(self, outputs: ArrayLike) -> np.ndarray:
         """What `decide` reads: probabilities, or numbers, from outputs (rows, ...)."""
         ...
 
-    def decide(self, scores: Tensor) -> Tensor:
+    def decide(self, scores: ArrayLike) -> np.ndarray:
         """The decision in each row's scores, of the shape of the targets."""
         ...
 
     def decode(
         self,
-        outputs: Tensor,
+        outputs: ArrayLike,
         rows: Rows,
         tokenizer: PreTrainedTokenizerBase,
         top_k: int | None = None,
@@ -218,7 +224,7 @@ class Task(Protocol):
         self,
         rows: Rows,
         tokenizer: PreTrainedTokenizerBase,
-        decided: Tensor | None = None,
+        decided: ArrayLike | None = None,
     ) -> list[dict[str, str]]:
         """Rows, and what was decided for them, as text for a table: a dict a row."""
         ...

@@ -22,12 +22,13 @@ _FILES = {
 }
 
 # Each room, and the rooms below it that it may import.
-_GROUND = {"errors", "spans"}
+_GROUND = {"errors", "spans", "arrays"}
 _TASKS = {*_GROUND, "task", "features", "targets", "scores", "tasks"}
 _ABOVE = {*_TASKS, "data", "model", "inference", "learner", "_fastai"}
 _MAY_IMPORT = {
     "errors": set(),
     "spans": set(),
+    "arrays": set(),
     "_fastai": set(),
     "task": _GROUND,
     "features": {*_GROUND, "task"},

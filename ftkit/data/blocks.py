@@ -35,10 +35,11 @@ from ftkit.data.files import SPLITS
 from ftkit.data.loaders import Row, TextLoader, TextRows, check_options, text_rows
 from ftkit.data.sources import read_rows
 from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
-from ftkit.task import Batch, Task
+from ftkit.task import Inputs, Task
 from ftkit.tasks import get_task
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 Fit: TypeAlias = "Callable[[Task, DatasetDict], tuple[Task, PreTrainedTokenizerBase, int]]"
@@ -270,7 +271,7 @@ class BlockLoader(TextLoader):
         loader: BlockLoader = super().new(dataset, cls, **options)
         return loader
 
-    def create_batch(self, samples: Sequence[Any]) -> Batch:
+    def create_batch(self, samples: Sequence[Any]) -> tuple[Inputs, Tensor]:
         """The batch of some samples of the Datasets, for `DataBlock.summary`."""
         getters: Getters = self.dataset.read
         rows = [getters.undo(sample) for sample in samples]

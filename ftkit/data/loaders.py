@@ -33,7 +33,7 @@ from ftkit.data.tables import print_table
 from ftkit.data.tokenize import tokenize
 from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
 from ftkit.features import Features, Padding, input_columns, named_labels, prepare_rows
-from ftkit.task import Batch, Inputs, Task
+from ftkit.task import Inputs, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -333,7 +333,7 @@ class TextLoader(TfmdDL):
 
     # Batches
 
-    def create_batches(self, samps: Sequence[int]) -> Iterator[Batch]:
+    def create_batches(self, samps: Sequence[int]) -> Iterator[tuple[Inputs, Tensor]]:
         """Filled batches of the rows in `samps`, cut as `get_idxs` planned them."""
         order = np.array(samps, dtype=np.int64)
         if self._cuts is not None and self._cuts[0] == len(order):
@@ -342,7 +342,7 @@ class TextLoader(TfmdDL):
             batches = self._cut(order)
         return (self._fill(batch) for batch in batches)
 
-    def _fill(self, rows: np.ndarray) -> Batch:
+    def _fill(self, rows: np.ndarray) -> tuple[Inputs, Tensor]:
         data = self.dataset
         most = None if self._budget is None else self._budget // self.n_shards // data.limit
         own = rows[self.shard :: self.n_shards]
@@ -351,8 +351,9 @@ class TextLoader(TfmdDL):
         columns = data.features.fill(rows, self._padding, self._rng, most)
         if data.numbers is not None:
             columns["row"] = data.numbers[rows]
-        batch: Batch = data.task.collate(columns, self._rng)
-        return batch
+        inputs, targets = data.task.collate(columns, self._rng)
+        tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
+        return tensors, torch.from_numpy(targets)
 
     @property
     def padding_share(self) -> float:

@@ -11,20 +11,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError, check_least, quoted
 from ftkit.features import input_columns, iterate_rows, prepare_rows
-from ftkit.inference.predictor import Predictor
-from ftkit.model.checkpoint import label_names, open_bundled, token_limit
-from ftkit.model.device import Precision, autocast_dtype, default_device
-from ftkit.model.module import TextModel
+from ftkit.inference.predictor import Predictor, open_engine
 from ftkit.task import Head, Prediction
 from ftkit.tasks import Classification
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig
+
+    from ftkit.model.device import Precision
 
 _PAIRS = 4096  # pairs tokenised and sorted by length at once
 
@@ -47,14 +46,14 @@ def zero_shot(
     checkpoint that has no label for entailment.
     """
     _check_labels(labels, hypothesis, several)
-    where = default_device() if device is None else torch.device(device)
+    from ftkit.model.checkpoint import label_names, open_bundled, token_limit
+
     head = Head("AutoModelForSequenceClassification", {}, ())
     hf_model, tokenizer = open_bundled(Path(checkpoint), head)
     entailment, contradiction = _entailment(hf_model.config, str(checkpoint))
     judge = Classification(kind="single", labels=label_names(hf_model.config))
-    model = TextModel(hf_model, judge).to(where).eval()
-    model.autocast_dtype = autocast_dtype(precision, where)
-    predictor = Predictor(model, tokenizer, judge, token_limit(tokenizer, hf_model))
+    engine = open_engine(hf_model, judge, device, precision)
+    predictor = Predictor(engine, tokenizer, judge, token_limit(tokenizer, hf_model))
     answers = Classification(kind="multi" if several else "single", labels=tuple(labels))
     return ZeroShot(predictor, answers, hypothesis, entailment, contradiction)
 
@@ -109,7 +108,7 @@ class ZeroShot:
             )
         return predictions
 
-    def _judge(self, texts: Sequence[str], batch_size: int) -> tuple[Tensor, int]:
+    def _judge(self, texts: Sequence[str], batch_size: int) -> tuple[np.ndarray, int]:
         """Outputs (texts, labels) as `task` takes them, and how many texts were cut."""
         labels, reader = self.task.labels, self._predictor
         pairs = {
@@ -117,10 +116,12 @@ class ZeroShot:
             "text_pair": [self.hypothesis.format(label) for label in labels] * len(texts),
         }
         features = prepare_rows(pairs, reader.task, reader.tokenizer, reader.limit)
-        logits = torch.empty(len(texts) * len(labels), len(reader.task.head().labels))
-        for numbers, found, _ in reader.run(features, batch_size):
-            logits[numbers] = found
-        logits = logits.view(len(texts), len(labels), -1)
+        found = np.empty(
+            (len(texts) * len(labels), len(reader.task.head().labels)), dtype=np.float32
+        )
+        for numbers, outputs, _ in reader.run(features, batch_size):
+            found[numbers] = outputs
+        logits = found.reshape(len(texts), len(labels), -1)
         outputs = logits[..., self._entailment]
         if self.task.kind == "multi":
             # The sigmoid of this is the softmax over the two.
@@ -158,6 +159,8 @@ def _entailment(config: PretrainedConfig, name: str) -> tuple[int, int]:
 
     Raises CheckpointError where the labels name no entailment, or more than one contrary.
     """
+    from ftkit.model.checkpoint import label_names
+
     names = label_names(config)
     entails = [i for i, label in enumerate(names) if label.lower().startswith("entail")]
     others = [i for i in range(len(names)) if i not in entails]

@@ -1,5 +1,6 @@
-"""A saved model -> typed predictions, batched by length. Imports torch and transformers lazily
-enough to serve without fastai, pandas, matplotlib or wandb.
+"""A saved model -> typed predictions, batched by length.
+
+Serves without fastai, pandas, matplotlib or wandb; an exported model without torch too.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ftkit.errors import DataError, SettingError, check_least, quoted
 from ftkit.features import (
@@ -25,13 +24,15 @@ from ftkit.features import (
     named_labels,
     prepare_rows,
 )
-from ftkit.inference.bundle import read_bundle
-from ftkit.model.device import Precision, autocast_dtype, default_device
-from ftkit.model.module import TextModel
+from ftkit.inference.engine import Engine, TorchEngine
 from ftkit.task import Prediction, Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ftkit.model.device import Precision
+    from ftkit.model.module import TextModel
 
 _SLICE = 4096  # rows tokenised and sorted by length at once
 
@@ -50,11 +51,28 @@ def load_model(
     Raises CheckpointError for a folder that is no bundle, SettingError for a precision that
     the device does not have.
     """
-    where = default_device() if device is None else torch.device(device)
+    from ftkit.inference.bundle import read_bundle
+
     hf_model, tokenizer, task, limit = read_bundle(folder)
-    model = TextModel(hf_model, task).to(where).eval()
+    return Predictor(open_engine(hf_model, task, device, precision), tokenizer, task, limit)
+
+
+def open_engine(
+    hf_model: PreTrainedModel,
+    task: Task,
+    device: str | torch.device | None = None,
+    precision: Precision = "fp32",
+) -> TorchEngine:
+    """The model on its device; `device` and `precision` as in `load_model`."""
+    import torch
+
+    from ftkit.model.device import autocast_dtype, default_device
+    from ftkit.model.module import TextModel
+
+    where = default_device() if device is None else torch.device(device)
+    model = TextModel(hf_model, task)
     model.autocast_dtype = autocast_dtype(precision, where)
-    return Predictor(model, tokenizer, task, limit)
+    return TorchEngine(model, where)
 
 
 @dataclass(frozen=True)
@@ -87,10 +105,20 @@ class Predictor:
     """A model ready to answer."""
 
     def __init__(
-        self, model: TextModel, tokenizer: PreTrainedTokenizerBase, task: Task, limit: int
+        self, engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task, limit: int
     ) -> None:
         """`limit` is the longest sequence in tokens that the model sees at once."""
-        self.model, self.tokenizer, self.task, self.limit = model, tokenizer, task, limit
+        self.engine, self.tokenizer, self.task, self.limit = engine, tokenizer, task, limit
+
+    @property
+    def model(self) -> TextModel:
+        """The torch module that answers; raises SettingError where ONNX Runtime does."""
+        if isinstance(self.engine, TorchEngine):
+            return self.engine.model
+        raise SettingError(
+            "an exported model has no torch module",
+            remedy="Load the folder that it was exported from.",
+        )
 
     def predict(
         self,
@@ -216,20 +244,16 @@ class Predictor:
 
     def run(
         self, features: Features, batch_size: int, task: Task | None = None
-    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
         """Numbers of the rows, outputs and targets, batch by batch of rows of like length.
 
         For what answers with something else than the task's own predictions.
         """
         task = self.task if task is None else task
-        padding, device = Padding.of(self.tokenizer), next(self.model.parameters()).device
+        padding = Padding.of(self.tokenizer)
         for rows in _batches(features, batch_size):
             inputs, targets = task.collate(features.fill(rows, padding))
-            with torch.inference_mode():
-                outputs = self.model.answer(
-                    {name: each.to(device) for name, each in inputs.items()}, task
-                )
-            yield rows.tolist(), outputs.cpu(), targets
+            yield rows.tolist(), self.engine.answer(inputs, task), targets
 
 
 def _batches(features: Features, batch_size: int) -> Iterator[np.ndarray]:

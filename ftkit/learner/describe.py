@@ -77,7 +77,7 @@ def show_rows(learn: Any, numbers: Sequence[int]) -> list[dict[str, str]]:
     for batch, _ in loader.create_batches(numbers):
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}
         with torch.inference_mode():
-            decided = task.decide(task.scores(model.answer(inputs))).cpu()
+            decided = task.decide(task.scores(model.answer(inputs)))
         shown += task.show(loader.rows_of(inputs), loader.dataset.tokenizer, decided)
     return shown
 

@@ -38,11 +38,11 @@ class TaskLoss:
 
     def activation(self, outputs: Tensor) -> Tensor:
         """Scores from outputs, for `get_preds`."""
-        return self.scores.task.scores(outputs)
+        return torch.from_numpy(self.scores.task.scores(outputs))
 
     def decodes(self, scores: Tensor) -> Tensor:
         """Decisions from scores, for `get_preds(with_decoded=True)`."""
-        return self.scores.trained_task.decide(scores)
+        return torch.from_numpy(self.scores.trained_task.decide(scores))
 
 
 class TextLearner(ResumableLearner):
@@ -68,7 +68,7 @@ class TextLearner(ResumableLearner):
         with torch.inference_mode():
             outputs = self.model.answer(batch[0])
         task = self.task_scores.trained_task
-        loader.show_results(batch, task.decide(task.scores(outputs)).cpu(), max_n, **kwargs)
+        loader.show_results(batch, task.decide(task.scores(outputs)), max_n, **kwargs)
 
     def show_groups(self, lr: Rates | None = None) -> None:
         """Print the groups of layers that `freeze_to` counts, and the highest rates that a verb

@@ -50,14 +50,16 @@ class TextModel(nn.Module):
                 remedy="Use test_dl(rows, with_labels=True); `predict` writes texts for others.",
             )
         if torch.is_grad_enabled() or "windows" not in batch:
-            return self.task.merge(self._logits(inputs), batch)
+            outputs: Tensor = self.task.merge(self._logits(inputs), batch)
+            return outputs
         # A long row may have hundreds of windows: without gradients, a few at a time do.
         parts = range(0, len(batch["input_ids"]), _WINDOWS_AT_ONCE)
         logits = [
             self._logits({name: each[i : i + _WINDOWS_AT_ONCE] for name, each in inputs.items()})
             for i in parts
         ]
-        return self.task.merge(torch.cat(logits), batch)
+        merged: Tensor = self.task.merge(torch.cat(logits), batch)
+        return merged
 
     @torch.no_grad()
     def answer(self, batch: Inputs, task: Task | None = None) -> Tensor:

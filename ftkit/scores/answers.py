@@ -1,7 +1,7 @@
 """Exact match and F1 of answers, by SQuAD's official rules, gathered batch by batch.
 
 The rules are those of SQuAD's evaluation scripts 1.1 and 2.0 (Rajpurkar et al. 2016 and 2018).
-Holds a few numbers a row, never logits. Imports numpy, `targets.answers` and torch's Tensor; the
+Holds a few numbers a row, never logits. Imports numpy and `targets.answers`; the
 question answering task hands it what it decides with.
 """
 
@@ -19,8 +19,7 @@ import numpy as np
 from ftkit.targets.answers import has_answers, read_answers
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from ftkit.arrays import ArrayLike
     from ftkit.task import Rows
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -73,7 +72,7 @@ def best_null_threshold(margins: np.ndarray, f1: np.ndarray, has_answer: np.ndar
 class AnswerMetrics:
     """F1 and exact match over questions; holds four numbers a row."""
 
-    scores: Callable[[Tensor], Tensor]
+    scores: Callable[[ArrayLike], np.ndarray]
     """The task's: outputs -> (rows, 4), start, end, logit of the best answer, null logit."""
     has_unanswerable: bool
     """Whether no answer is given where the margin of the null logit passes the threshold."""
@@ -86,7 +85,7 @@ class AnswerMetrics:
     margins: list[float] = field(default_factory=list)
     has_answer: list[bool] = field(default_factory=list)
 
-    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
+    def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in outputs (rows, windows, tokens, 4); the gold answers are read off the rows.
 
         Raises DataError for rows that do not say what their answers are.

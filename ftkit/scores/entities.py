@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ftkit.arrays import ArrayLike, as_array
 from ftkit.targets.tags import TagSet
 from ftkit.task import Rows
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass
@@ -24,7 +22,7 @@ class SpanMetrics:
     """Scores of BIO tags: an entity counts as found where its words and its type are all right."""
 
     tags: TagSet
-    decide: Callable[[Tensor], Tensor]
+    decide: Callable[[ArrayLike], np.ndarray]
     """Numbers of tags (rows, words), a legal sequence, from outputs (rows, words, tags)."""
     counts: np.ndarray = field(init=False)
     """Entities of each type that are right, found and wanted: (3, types)."""
@@ -35,10 +33,9 @@ class SpanMetrics:
         self.counts = np.zeros((3, len(self.tags.types)), dtype=np.int64)
         self.words = np.zeros(2, dtype=np.int64)
 
-    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
+    def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in outputs (rows, words, tags) and tags (rows, words), below 0 behind the words."""
-        wanted = targets.cpu().numpy()
-        found = self.decide(outputs).cpu().numpy()
+        wanted, found = as_array(targets), self.decide(outputs)
         is_word, n_types = wanted >= 0, len(self.tags.types)
         self.words += [int((found == wanted)[is_word].sum()), int(is_word.sum())]
         found_spans = self._entities(np.where(is_word, found, -1))

@@ -1,7 +1,7 @@
 """Scores gathered batch by batch: for one label of several, for several at once, for a number.
 
 They implement the `Metrics` protocol and hold a few integers a row at most, never all logits.
-Imports numpy, torch's Tensor and, to compute, scikit-learn and scipy; tasks choose among them.
+Imports numpy, `arrays` and, to compute, scikit-learn and scipy; tasks choose among them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from ftkit.arrays import ArrayLike, as_array, sigmoid
 
+if TYPE_CHECKING:
     from ftkit.task import Rows
 
 # Thresholds tried for multi-label scores: 0.05, 0.06, ... 0.95.
@@ -30,10 +30,10 @@ class ClassMetrics:
     found: list[np.ndarray] = field(default_factory=list)
     wanted: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
+    def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in logits (rows, labels) and class numbers (rows,)."""
-        self.found.append(outputs.argmax(1).cpu().numpy().astype(np.int32))
-        self.wanted.append(targets.cpu().numpy().astype(np.int32))
+        self.found.append(as_array(outputs.argmax(1)).astype(np.int32))
+        self.wanted.append(as_array(targets).astype(np.int32))
 
     def compute(self) -> dict[str, float]:
         """Accuracy, macro F1 (over the labels met) and Matthews' correlation coefficient."""
@@ -81,17 +81,17 @@ class LabelsMetrics:
     def __post_init__(self) -> None:
         self.counts = np.zeros((2, len(self.labels), _BINS + 1), dtype=np.int64)
 
-    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
+    def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in logits (rows, labels) and 0/1 targets (rows, labels)."""
-        scores = outputs.float().sigmoid().nan_to_num()
+        scores = np.nan_to_num(sigmoid(as_array(outputs)))
         if self.threshold is None:
             # Rounding first lets a score of 0.29 count as 0.29, not as 28.999 hundredths.
-            bins = (scores * _BINS + 1e-4).long()
+            bins = (scores * _BINS + 1e-4).astype(np.int64)
         else:
-            bins = (scores >= self.threshold).long()
+            bins = (scores >= self.threshold).astype(np.int64)
         label = np.arange(len(self.labels))[None, :]
-        present = targets.cpu().numpy().astype(np.int64)
-        np.add.at(self.counts, (present, label, bins.cpu().numpy()), 1)
+        present = as_array(targets).astype(np.int64)
+        np.add.at(self.counts, (present, label, bins), 1)
 
     def _f1(self) -> tuple[np.ndarray, ...]:
         """True positives, predicted and wanted by label and threshold: (labels, bins)."""
@@ -135,10 +135,10 @@ class ValueMetrics:
     found: list[np.ndarray] = field(default_factory=list)
     wanted: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
+    def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in outputs (rows, 1) and numbers (rows,)."""
-        self.found.append(outputs[:, 0].float().cpu().numpy())
-        self.wanted.append(targets.cpu().numpy())
+        self.found.append(as_array(outputs)[:, 0])
+        self.wanted.append(as_array(targets))
 
     def compute(self) -> dict[str, float]:
         """Mean absolute error, in the labels' unit, and Spearman's rank correlation."""

@@ -19,9 +19,9 @@ import numpy as np
 from ftkit.task import Rows
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from ftkit.arrays import ArrayLike
 
-Decode: TypeAlias = "Callable[[Tensor], list[str]]"
+Decode: TypeAlias = "Callable[[ArrayLike], list[str]]"
 """Texts of generated token ids (rows, tokens)."""
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -91,7 +91,7 @@ class SummaryMetrics:
         )
     )
 
-    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
+    def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in generated ids (rows, tokens) and the rows, with the texts that people wrote."""
         texts, references = self.decode(outputs), references_of(rows, "summary")
         for text, row, wanted in zip(texts, rows, references, strict=True):
@@ -145,7 +145,7 @@ class TranslationMetrics:
     references: list[list[str]] = field(default_factory=list)
     copied: int = 0
 
-    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
+    def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in generated ids (rows, tokens) and the rows, with the texts that people wrote."""
         texts = self.decode(outputs)
         for text, row in zip(texts, rows, strict=True):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
-
 from ftkit.features import IGNORED
 from ftkit.task import Reduction
 
@@ -20,6 +18,8 @@ def token_loss(
     outputs: Tensor, targets: Tensor, reduction: Reduction, *, label_smoothing: float = 0.0
 ) -> Tensor:
     """Cross-entropy of logits (rows, tokens, classes) over the targets that are not IGNORED."""
+    import torch.nn.functional as F
+
     losses = F.cross_entropy(
         outputs.flatten(0, 1),
         targets.flatten(),

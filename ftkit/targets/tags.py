@@ -1,6 +1,6 @@
 """BIO tags as numbers: which begin an entity, which go on with one, which sequences are legal.
 
-Imports numpy, torch and `spans`; `scores.entities` and the tasks that tag words call it.
+Imports numpy, `arrays` and `spans`; `scores.entities` and the tasks that tag words call it.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from ftkit.arrays import namespace
 from ftkit.spans import split_tag
 
 # What a step that is not legal adds to the log of a path's probability.
@@ -73,44 +72,48 @@ class TagSet:
         goes_on: np.ndarray = self.begin != np.arange(len(self.labels))
         return goes_on
 
-    def likelier(self, scores: Tensor, tags: Tensor) -> Tensor:
+    def likelier(self, scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
         """The score of each tag or, where that is higher, of the other of its type.
 
         `scores` (rows, words, tags), `tags` (rows, words).
         """
-        begin, inside = (_on(each, tags)[tags][..., None] for each in (self.begin, self.inside))
-        return torch.maximum(scores.gather(-1, begin), scores.gather(-1, inside))[..., 0]
+        begin, inside = (each[tags][..., None] for each in (self.begin, self.inside))
+        higher: np.ndarray = np.maximum(
+            np.take_along_axis(scores, begin, -1), np.take_along_axis(scores, inside, -1)
+        )
+        return higher[..., 0]
 
-    def going_on(self, logits: Tensor) -> Tensor:
-        """Logits (..., tags) of B- and I- exchanged where B- is the higher one of its type."""
-        begin, inside = (logits[..., _on(each, logits)] for each in (self.begin, self.inside))
-        is_inside = _on(self.goes_on | (self.type_of < 0), logits)
-        return torch.where(is_inside, torch.maximum(begin, inside), torch.minimum(begin, inside))
+    def going_on(self, logits: Any) -> Any:
+        """Logits (..., tags) of B- and I- exchanged where B- is the higher one of its type.
 
-    def mended(self, tags: Tensor) -> Tensor:
+        An array or a tensor, and gives the same.
+        """
+        xp = namespace(logits)
+        begin, inside = logits[..., self.begin], logits[..., self.inside]
+        both = xp.stack([xp.minimum(begin, inside), xp.maximum(begin, inside)], -1)
+        is_inside = self.goes_on | (self.type_of < 0)
+        return both[..., np.arange(len(self.labels)), is_inside.astype(np.int64)]
+
+    def mended(self, tags: np.ndarray) -> np.ndarray:
         """Tags (rows, words) in which an I- that goes on with nothing is a B-."""
-        kind = _on(self.type_of, tags)[tags]
-        before = F.pad(kind[:, :-1], (1, 0), value=-1)
-        is_broken = _on(self.goes_on, tags)[tags] & (kind != before)
-        return torch.where(is_broken, _on(self.begin, tags)[tags], tags)
+        kind = self.type_of[tags]
+        before = np.pad(kind[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+        is_broken = self.goes_on[tags] & (kind != before)
+        mended: np.ndarray = np.where(is_broken, self.begin[tags], tags)
+        return mended
 
-    def best_path(self, scores: Tensor) -> Tensor:
+    def best_path(self, scores: np.ndarray) -> np.ndarray:
         """The likeliest legal sequences (Viterbi): tags (rows, words) from their probabilities."""
         is_legal = ~self.goes_on | (self.type_of[:, None] == self.type_of)
-        moves = _on(np.where(is_legal, 0.0, _ILLEGAL), scores).float()
-        first = _on(np.where(self.goes_on, _ILLEGAL, 0.0), scores).float()
-        logs = scores.clamp(min=1e-9).log()
-        total, came_from = logs[:, 0] + first, []
+        moves = np.where(is_legal, np.float32(0), np.float32(_ILLEGAL))
+        logs = np.log(np.maximum(scores, 1e-9))
+        total = logs[:, 0] + np.where(self.goes_on, np.float32(_ILLEGAL), np.float32(0))
+        came_from = []
         for place in range(1, logs.shape[1]):
-            best, origin = (total[:, :, None] + moves).max(1)
-            total = best + logs[:, place]
-            came_from.append(origin)
+            paths = total[:, :, None] + moves
+            came_from.append(paths.argmax(1))
+            total = paths.max(1) + logs[:, place]
         tags = [total.argmax(1)]
         for origin in reversed(came_from):
-            tags.append(origin.gather(1, tags[-1][:, None])[:, 0])
-        return torch.stack(tags[::-1], dim=1)
-
-
-def _on(array: np.ndarray, tensor: Tensor) -> Tensor:
-    """The array as a tensor beside another."""
-    return torch.from_numpy(array).to(tensor.device)
+            tags.append(np.take_along_axis(origin, tags[-1][:, None], 1)[:, 0])
+        return np.stack(tags[::-1], axis=1)

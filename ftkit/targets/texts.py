@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from ftkit.arrays import ArrayLike, as_array
 from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, describe_rows, quoted
 from ftkit.features import IGNORED
 from ftkit.task import Batch, Rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
@@ -197,22 +196,20 @@ def collate_texts(columns: Mapping[str, np.ndarray]) -> Batch:
 
     The labels stand among the inputs too, because a decoder reads them shifted by one.
     """
-    inputs = {
-        name: torch.from_numpy(columns[name]) for name in ("input_ids", "attention_mask", "row")
-    }
+    inputs = {name: columns[name] for name in ("input_ids", "attention_mask", "row")}
     # Longformer's decoder (LED) wants a token that sees, and is seen from, everywhere.
-    inputs["global_attention_mask"] = torch.zeros_like(inputs["input_ids"])
+    inputs["global_attention_mask"] = np.zeros_like(inputs["input_ids"])
     inputs["global_attention_mask"][:, 0] = 1
     if "target" not in columns:
-        return inputs, torch.full((len(columns["row"]), 1), IGNORED)
-    inputs["labels"] = torch.from_numpy(columns["target"]).long()
+        return inputs, np.full((len(columns["row"]), 1), IGNORED)
+    inputs["labels"] = columns["target"].astype(np.int64)
     return inputs, inputs["labels"]
 
 
-def decode_ids(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def decode_ids(ids: ArrayLike, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Texts of token ids (rows, tokens), where what pads may be -100."""
-    padding = tokenizer.pad_token_id
-    padded = ids.masked_fill(ids < 0, 0 if padding is None else padding)
+    ids, padding = as_array(ids), tokenizer.pad_token_id
+    padded = np.where(ids < 0, 0 if padding is None else padding, ids)
     texts: list[str] = tokenizer.batch_decode(padded.tolist(), skip_special_tokens=True)
     return [text.strip() for text in texts]
 
@@ -309,7 +306,7 @@ def show_texts(
     rows: Rows,
     names: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
-    written: Tensor | None = None,
+    written: ArrayLike | None = None,
 ) -> list[dict[str, str]]:
     """The texts in those columns that the rows have, and what was written: ids (rows, tokens)."""
     shown = [name for name in names if rows and name in rows[0]]

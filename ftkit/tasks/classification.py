@@ -13,14 +13,14 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
+from ftkit.arrays import ArrayLike, as_array, sigmoid, softmax
 from ftkit.errors import DataError, SettingError, check_least, quoted
+from ftkit.features import model_arrays
 from ftkit.scores.labels import ClassMetrics, LabelsMetrics, ValueMetrics
 from ftkit.spans import kept_positions, window_bounds
 from ftkit.targets.labels import Kind, check_numbers, count_labels, first_row, kind_of
-from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
+from ftkit.task import Batch, Column, Head, Reduction, Rows
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -338,34 +338,25 @@ class Classification:
     def collate(
         self, columns: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
     ) -> Batch:
-        """Inputs of shape (windows, tokens) and targets (rows,) or (rows, labels).
-
-        Where a row has several windows, "windows" (rows,) counts them.
-        """
-        inputs = {
-            name: torch.from_numpy(columns[name])
-            for name in ("input_ids", "attention_mask", "token_type_ids", "row")
-            if name in columns
-        }
-        if len(columns["input_ids"]) > len(columns["row"]):
-            inputs["windows"] = torch.from_numpy(columns["windows"])
-        dtype = torch.long if self.kind == "single" else torch.float
+        """Inputs of shape (windows, tokens) and targets (rows,) or (rows, labels)."""
+        inputs = model_arrays(columns)
+        dtype = np.int64 if self.kind == "single" else np.float32
         target = columns.get("target")
         if target is None:
             shape = (len(columns["row"]), *[len(self.labels)] * (self.kind == "multi"))
-            return inputs, torch.zeros(shape, dtype=dtype)
-        return inputs, torch.from_numpy(target).to(dtype)
+            return inputs, np.zeros(shape, dtype=dtype)
+        return inputs, target.astype(dtype)
 
     # Outputs and loss
 
-    def merge(self, logits: Tensor, inputs: Inputs) -> Tensor:
+    def merge(self, logits: Any, inputs: Any) -> Any:
         """Logits (rows, labels): the mean over the windows of a row."""
         if "windows" not in inputs:
             return logits
         windows = inputs["windows"]
-        row = torch.repeat_interleave(torch.arange(len(windows), device=logits.device), windows)
-        total = logits.new_zeros(len(windows), logits.shape[1]).index_add(0, row, logits)
-        return total / windows[:, None].to(total.dtype)
+        is_window = windows >= 0
+        found = logits[windows.clip(0)] * is_window[..., None]
+        return found.sum(1) / is_window.sum(1)[:, None]
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy, binary cross-entropy or squared error.
@@ -373,6 +364,8 @@ class Classification:
         The mean is over rows even where classes have weights, so that a batch's loss does not
         depend on which classes it happens to hold.
         """
+        import torch.nn.functional as F
+
         if self.kind == "regression":
             losses = F.mse_loss(outputs[:, 0], targets, reduction="none")
         elif self.kind == "single":
@@ -392,9 +385,13 @@ class Classification:
 
     def n_counted(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """How many rows there are: ()."""
+        import torch
+
         return torch.tensor(len(targets), device=outputs.device)
 
     def _weight_tensor(self, outputs: Tensor) -> Tensor | None:
+        import torch
+
         weights = self.class_weights
         return torch.tensor(weights, device=outputs.device) if isinstance(weights, tuple) else None
 
@@ -421,18 +418,22 @@ class Classification:
 
     # Decode
 
-    def scores(self, outputs: Tensor) -> Tensor:
+    def scores(self, outputs: ArrayLike) -> np.ndarray:
         """Probabilities (rows, labels), or the numbers (rows,)."""
-        outputs = outputs.float()
+        outputs = as_array(outputs)
         if self.kind == "regression":
             return outputs[:, 0]
-        return outputs.softmax(1) if self.kind == "single" else outputs.sigmoid()
+        return softmax(outputs) if self.kind == "single" else sigmoid(outputs)
 
-    def decide(self, scores: Tensor) -> Tensor:
+    def decide(self, scores: ArrayLike) -> np.ndarray:
         """Class numbers (rows,), 0/1 (rows, labels), or the numbers (rows,)."""
+        scores = as_array(scores)
         if self.kind == "single":
-            return scores.argmax(1)
-        return scores if self.kind == "regression" else (scores >= self._threshold).float()
+            best: np.ndarray = scores.argmax(1)
+            return best
+        if self.kind == "regression":
+            return scores
+        return (scores >= self._threshold).astype(np.float32)
 
     @property
     def _threshold(self) -> float:
@@ -440,7 +441,7 @@ class Classification:
 
     def decode(
         self,
-        outputs: Tensor,
+        outputs: ArrayLike,
         rows: Rows,
         tokenizer: PreTrainedTokenizerBase,
         top_k: int | None = None,
@@ -449,7 +450,8 @@ class Classification:
         scores = self.scores(outputs)
         if self.kind == "regression":
             return [ValuePrediction(value) for value in scores.tolist()]
-        ordered, order = scores.sort(dim=1, descending=True, stable=True)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        ordered = np.take_along_axis(scores, order, 1)
         ranked = [
             {self.labels[place]: value for place, value in zip(places, values, strict=True)}
             for places, values in zip(order.tolist(), ordered.tolist(), strict=True)
@@ -470,23 +472,23 @@ class Classification:
     # Show
 
     def show(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, decided: Tensor | None = None
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, decided: ArrayLike | None = None
     ) -> list[dict[str, str]]:
         """The texts and the label of each row, and the label decided, as text for a table."""
         shown = [name for name in ("text", "text_pair", "label") if rows and name in rows[0]]
         table = [{name: _as_text(row[name]) for name in shown} for row in rows]
         if decided is not None:
-            for shown_row, target in zip(table, decided, strict=True):
+            for shown_row, target in zip(table, as_array(decided), strict=True):
                 shown_row["predicted"] = self._name(target)
         return table
 
-    def _name(self, target: Tensor) -> str:
+    def _name(self, target: np.ndarray) -> str:
         """The name, the names or the number that a target stands for."""
         if self.kind == "regression":
             return _as_text(float(target))
         if self.kind == "single":
             return self.labels[int(target)]
-        return _as_text([self.labels[place] for place in target.nonzero()[:, 0].tolist()])
+        return _as_text([self.labels[place] for place in target.nonzero()[0].tolist()])
 
 
 def _resolve_weights(

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
+from ftkit.arrays import ArrayLike, as_array
 from ftkit.errors import CheckpointError, DataError, SettingError, check_least, quoted
 from ftkit.features import IGNORED
 from ftkit.targets.loss import count_targets, token_loss
-from ftkit.task import Batch, Column, Head, Inputs, Prediction, Reduction, Rows
+from ftkit.task import Batch, Column, Head, Prediction, Reduction, Rows
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -268,22 +267,22 @@ class LanguageModeling:
         masked alike. Causal: the targets (blocks, tokens) are the tokens that come next.
         """
         ids, is_token = columns["input_ids"], columns["attention_mask"].astype(bool)
-        inputs = {name: torch.from_numpy(columns[name]) for name in ("attention_mask", "row")}
+        inputs = {name: columns[name] for name in ("attention_mask", "row")}
         if self.kind == "causal":
             targets = np.full_like(ids, IGNORED)
             has_next = is_token[:, :-1] & is_token[:, 1:]
             targets[:, :-1] = np.where(has_next, ids[:, 1:], IGNORED)
             if not is_token[:, 0].all():
                 # Padded on the left: the first token stands at position 0 all the same.
-                inputs["position_ids"] = torch.from_numpy(_positions(is_token))
+                inputs["position_ids"] = _positions(is_token)
         else:
             ids, is_target = self._mask(columns, is_token, rng)
             places = np.argsort(~is_target, 1, kind="stable")[:, : max(1, is_target.sum(1).max())]
             asked = np.take_along_axis(columns["input_ids"], places, 1)
             targets = np.where(np.take_along_axis(is_target, places, 1), asked, IGNORED)
-            inputs["places"] = torch.from_numpy(places)
-        inputs["input_ids"] = torch.from_numpy(ids)
-        return inputs, torch.from_numpy(targets)
+            inputs["places"] = places
+        inputs["input_ids"] = ids
+        return inputs, targets
 
     def _mask(
         self,
@@ -312,7 +311,7 @@ class LanguageModeling:
 
     # Outputs and loss
 
-    def merge(self, logits: Tensor, inputs: Inputs) -> Tensor:
+    def merge(self, logits: Any, inputs: Any) -> Any:
         """Logits of the places asked for: (blocks, most masked, vocabulary); causal: of all."""
         places = inputs.get("places")
         if places is None or logits.shape[1] != inputs["input_ids"].shape[1]:
@@ -340,17 +339,18 @@ class LanguageModeling:
 
     # Decode
 
-    def scores(self, outputs: Tensor) -> Tensor:
+    def scores(self, outputs: ArrayLike) -> np.ndarray:
         """The likeliest token in each place that is asked for, of the shape of the targets."""
-        return outputs.argmax(-1)
+        # First the likeliest, then the way from the device: logits are large.
+        return as_array(outputs.argmax(-1))
 
-    def decide(self, scores: Tensor) -> Tensor:
+    def decide(self, scores: ArrayLike) -> np.ndarray:
         """The same token ids."""
-        return scores
+        return as_array(scores)
 
     def decode(
         self,
-        outputs: Tensor,
+        outputs: ArrayLike,
         rows: Rows,
         tokenizer: PreTrainedTokenizerBase,
         top_k: int | None = None,
@@ -364,12 +364,12 @@ class LanguageModeling:
     # Show
 
     def show(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, decided: Tensor | None = None
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, decided: ArrayLike | None = None
     ) -> list[dict[str, str]]:
         """The text of each block, and what is decided for its masked (or all) tokens."""
         table = [{"text": str(row["text"])} for row in rows]
         if decided is not None:
-            for shown_row, ids in zip(table, decided, strict=True):
+            for shown_row, ids in zip(table, as_array(decided), strict=True):
                 # Targets have places where no token is asked for.
                 shown_row["predicted"] = str(tokenizer.decode(ids[ids != IGNORED]))
         return table
@@ -381,8 +381,11 @@ class Perplexity:
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
 
-    def add(self, outputs: Tensor, targets: Tensor, rows: Rows) -> None:
+    def add(self, outputs: Any, targets: Any, rows: Rows) -> None:
         """Take in logits (blocks, places, vocabulary) and targets (blocks, places)."""
+        import torch
+        import torch.nn.functional as F
+
         # A block at a time, so that no second copy of all logits is made.
         for logits, wanted in zip(outputs, targets, strict=True):
             places = torch.nonzero(wanted != IGNORED)[:, 0]
@@ -393,7 +396,7 @@ class Perplexity:
     def compute(self) -> dict[str, float]:
         """Perplexity, and the mean loss of a target in nats; no numbers where nothing was asked."""
         loss = self.total / self.count if self.count else math.nan
-        return {"perplexity": torch.tensor(loss, dtype=torch.float64).exp().item(), "loss": loss}
+        return {"perplexity": float(np.exp(loss)), "loss": loss}
 
     def per_label(self) -> dict[str, dict[str, float]]:
         """Text has no labels."""

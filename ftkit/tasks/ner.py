@@ -15,11 +15,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
+from ftkit.arrays import ArrayLike, as_array, namespace, softmax
 from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, quoted
-from ftkit.features import IGNORED, named_labels
+from ftkit.features import IGNORED, model_arrays, named_labels
 from ftkit.scores.entities import SpanMetrics
 from ftkit.spans import (
     entities_of_tags,
@@ -43,7 +42,7 @@ from ftkit.targets.entities import (
 )
 from ftkit.targets.loss import count_targets, token_loss
 from ftkit.targets.tags import TagSet, tags_of_types
-from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
+from ftkit.task import Batch, Column, Head, Reduction, Rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -341,17 +340,12 @@ class NER:
     ) -> Batch:
         """Inputs of shape (windows, tokens) and targets (rows, words), -100 behind the words.
 
-        "place" (rows, words) says which of the windows' tokens answers for a word, -1 for none. In
+        "place" (rows, words) says which of the windows' tokens answers for a word, -1 for none;
+        "shared" (rows, words), if there are such, where words go on with another's token. In
         training, words without a token of their own have no target, and the further tokens of
         words stand behind the words of their row.
         """
-        inputs = {
-            name: torch.from_numpy(columns[name])
-            for name in ("input_ids", "attention_mask", "token_type_ids", "row")
-            if name in columns
-        }
-        if len(columns["input_ids"]) > len(columns["row"]):
-            inputs["windows"] = torch.from_numpy(columns["windows"])
+        inputs = model_arrays(columns)
         shape = len(columns["row"]), max(1, int(columns["words"].max()))
         row_of_window = np.repeat(np.arange(shape[0]), columns["windows"])
 
@@ -371,8 +365,10 @@ class NER:
             target[:, 1:][_is_shared(place)] = IGNORED
             if "further" in columns:
                 place, target = self._with_further(columns, row_of_window, tags, place, target)
-        inputs["place"] = torch.from_numpy(place)
-        return inputs, torch.from_numpy(target)
+        inputs["place"] = place
+        if (is_shared := _is_shared(place)).any():
+            inputs["shared"] = np.pad(is_shared, ((0, 0), (1, 0)))
+        return inputs, target.astype(np.int64)
 
     def _with_further(
         self,
@@ -396,21 +392,20 @@ class NER:
 
     # Outputs and loss
 
-    def merge(self, logits: Tensor, inputs: Inputs) -> Tensor:
+    def merge(self, logits: Any, inputs: Any) -> Any:
         """Logits (rows, words, tags): those of each word's token.
 
         Where words share a token, those behind the first go on with what it begins: their logits
         of B- and I- are such that I- is the likelier one.
         """
-        place = inputs["place"]
-        outputs = logits.flatten(0, 1)[place.clamp(min=0)]
-        none = logits.new_zeros(len(self.labels))
-        none[self._tags.outside] = _SURE
-        outputs = torch.where((place < 0)[..., None], none, outputs)
-        is_shared = F.pad((place[:, 1:] == place[:, :-1]) & (place[:, 1:] >= 0), (1, 0))
-        if not is_shared.any():
+        xp, place = namespace(logits), inputs["place"]
+        outputs = logits.reshape(-1, len(self.labels))[place.clip(0)]
+        none = xp.zeros_like(outputs[:1, :1])
+        none[..., self._tags.outside] = _SURE
+        outputs = xp.where((place < 0)[..., None], none, outputs)
+        if "shared" not in inputs:
             return outputs
-        return torch.where(is_shared[..., None], self._tags.going_on(outputs), outputs)
+        return xp.where(inputs["shared"][..., None], self._tags.going_on(outputs), outputs)
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy: the mean over the words that have a target, or over those of each row."""
@@ -433,19 +428,20 @@ class NER:
 
     # Decode
 
-    def scores(self, outputs: Tensor) -> Tensor:
+    def scores(self, outputs: ArrayLike) -> np.ndarray:
         """Probabilities (rows, words, tags)."""
-        return outputs.float().softmax(-1)
+        return softmax(as_array(outputs))
 
-    def decide(self, scores: Tensor) -> Tensor:
+    def decide(self, scores: ArrayLike) -> np.ndarray:
         """Numbers of tags (rows, words): a legal sequence of BIO."""
+        scores = as_array(scores)
         if self.constrained:
             return self._tags.best_path(scores)
         return self._tags.mended(scores.argmax(-1))
 
     def decode(
         self,
-        outputs: Tensor,
+        outputs: ArrayLike,
         rows: Rows,
         tokenizer: PreTrainedTokenizerBase,
         top_k: int | None = None,
@@ -476,17 +472,17 @@ class NER:
     # Show
 
     def show(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, decided: Tensor | None = None
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, decided: ArrayLike | None = None
     ) -> list[dict[str, str]]:
         """The text of each row with its entities marked, and with those that were decided."""
-        table = []
+        table, numbers = [], None if decided is None else as_array(decided)
         for i, row in enumerate(rows):
             text, words = _read(row)
             is_labelled = "tags" in row or "entities" in row
             wanted = _wanted(row, i + 1, words) if is_labelled else []
             shown = {"text": _marked(text, words, wanted)}
-            if decided is not None:
-                tags = [self.labels[number] for number in decided[i, : len(words)].tolist()]
+            if numbers is not None:
+                tags = [self.labels[number] for number in numbers[i, : len(words)].tolist()]
                 shown["predicted"] = _marked(text, words, entities_of_tags(tags))
             table.append(shown)
         return table

@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
+from ftkit.arrays import ArrayLike, as_array, namespace
 from ftkit.errors import DataError, FtkitWarning, SettingError, check_least
-from ftkit.features import IGNORED
+from ftkit.features import IGNORED, model_arrays
 from ftkit.scores.answers import AnswerMetrics
 from ftkit.spans import trim_span, window_bounds
+from ftkit.targets.answer_spans import MASKED, NO_PLACE, NULL, best_spans, null_logits
 from ftkit.targets.answers import (
     Answers,
     check_answers,
@@ -34,23 +34,17 @@ from ftkit.targets.answers import (
     read_answers,
 )
 from ftkit.targets.loss import mean_of_counted
-from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
+from ftkit.task import Batch, Column, Head, Reduction, Rows
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-# What the offsets of a token say where it is no part of the context.
-_NULL, _NO_PLACE = -1, -2
 # Token arrays are padded with 0, which has to mean "no place": offsets are kept so much higher.
-_SHIFT = -_NO_PLACE
-# The logit of a token where no answer can start or end: finite, so that no sum of them is nan.
-_MASKED = -1e9
+_SHIFT = -NO_PLACE
 # Spans that share the probability of a row, run_qa.py's `n_best_size`.
 _N_BEST = 20
-# Windows whose spans are searched at once, each some 12,000 sums.
-_WINDOWS_AT_ONCE = 64
 _AROUND = 30  # characters of the context that a table shows on either side of an answer
 _NO_ANSWER = "(no answer)"
 
@@ -237,7 +231,7 @@ class QuestionAnswering:
                 features["target"].append(target)
                 features["answer_tokens"].append(n_tokens)
             if null is not None:
-                starts[null] = ends[null] = _NULL
+                starts[null] = ends[null] = NULL
             arrays = {name: encoded[name][i] for name in names}
             arrays["char_start"] = [start + _SHIFT for start in starts]
             arrays["char_end"] = [end + _SHIFT for end in ends]
@@ -320,41 +314,34 @@ class QuestionAnswering:
     def collate(
         self, columns: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
     ) -> Batch:
-        """Inputs of shape (windows, tokens) and targets (rows, 2), character start and end.
-
-        Where a row has several windows, "windows" (rows,) counts them.
-        """
-        names = ("input_ids", "attention_mask", "token_type_ids", "row")
-        inputs = {name: torch.from_numpy(columns[name]) for name in names if name in columns}
+        """Inputs of shape (windows, tokens) and targets (rows, 2), character start and end."""
+        inputs = model_arrays(columns)
         for name in ("char_start", "char_end"):
-            inputs[name] = torch.from_numpy(columns[name] - _SHIFT)
-        if len(columns["input_ids"]) > len(columns["row"]):
-            inputs["windows"] = torch.from_numpy(columns["windows"])
+            inputs[name] = columns[name] - _SHIFT
         target = columns.get("target")
         if target is None:
-            return inputs, torch.full((len(columns["row"]), 2), IGNORED)
-        return inputs, torch.from_numpy(target).long()
+            return inputs, np.full((len(columns["row"]), 2), IGNORED)
+        return inputs, target.astype(np.int64)
 
     # Outputs and loss
 
-    def merge(self, logits: Tensor, inputs: Inputs) -> Tensor:
+    def merge(self, logits: Any, inputs: Any) -> Any:
         """Outputs (rows, windows, tokens, 4): start and end logit, and the characters' offsets.
 
         Offsets of the token that stands for no answer are -1, and of tokens where no answer can
         start or end -2; the logits of the latter are -1e9. So is a window that a row lacks.
         """
-        start, end = inputs["char_start"], inputs["char_end"]
-        logits = logits.masked_fill((start == _NO_PLACE)[..., None], _MASKED)
-        found = torch.cat([logits, torch.stack([start, end], dim=-1).to(logits.dtype)], dim=-1)
+        xp, start, end = namespace(logits), inputs["char_start"], inputs["char_end"]
+        logits = xp.where((start == NO_PLACE)[..., None], MASKED, logits)
+        # Adding to zeros of the logits' kind gives the offsets that kind.
+        kind = xp.zeros_like(logits[..., 0])
+        found = xp.stack([logits[..., 0], logits[..., 1], kind + start, kind + end], -1)
         if "windows" not in inputs:
             return found[:, None]
-        counts = inputs["windows"]
-        first = counts.cumsum(0) - counts
-        row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-        place = torch.arange(len(found), device=counts.device) - first[row]
-        none = found.new_tensor([_MASKED, _MASKED, _NO_PLACE, _NO_PLACE])
-        outputs = none.repeat(len(counts), int(counts.max()), found.shape[1], 1)
-        return outputs.index_put((row, place), found)
+        windows = inputs["windows"]
+        none = xp.zeros_like(found[:1, :1])
+        none[..., :2], none[..., 2:] = MASKED, NO_PLACE
+        return xp.where((windows >= 0)[..., None, None], found[windows.clip(0)], none)
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy of start and end, averaged; the mean is over windows, as run_qa.py's.
@@ -362,9 +349,11 @@ class QuestionAnswering:
         A window that does not hold the whole answer is to say that there is none. Rows whose
         answer no window of theirs holds count for nothing.
         """
+        import torch
+
         start, end, char_start, char_end = outputs.unbind(-1)
         wanted_start, wanted_end = targets[:, 0, None], targets[:, 1, None]
-        is_context, is_null = char_start >= 0, char_start == _NULL
+        is_context, is_null = char_start >= 0, char_start == NULL
         touches = (
             is_context & (char_end > wanted_start[..., None]) & (char_start < wanted_end[..., None])
         )
@@ -404,20 +393,21 @@ class QuestionAnswering:
 
     # Decode
 
-    def scores(self, outputs: Tensor) -> Tensor:
+    def scores(self, outputs: ArrayLike) -> np.ndarray:
         """The best answer's start and end, its logits, and those of no answer: (rows, 4).
 
         Start and end are -1 where a row has no answer to give, as of an empty context.
         """
-        best = _best_spans(outputs, self.max_answer_length, 1)[:, 0]
-        return torch.cat([best, _null_logits(outputs)[:, None]], dim=1)
+        outputs = as_array(outputs)
+        best = best_spans(outputs, self.max_answer_length, 1)[:, 0]
+        return np.concatenate([best, null_logits(outputs)[:, None]], axis=1)
 
-    def decide(self, scores: Tensor) -> Tensor:
+    def decide(self, scores: ArrayLike) -> np.ndarray:
         """Character start and end of each row's answer (rows, 2); -1 for no answer."""
-        start, end, best, null = scores.unbind(1)
-        spans = torch.stack([start, end], dim=1).long()
+        scores = as_array(scores)
+        spans = scores[:, :2].astype(np.int64)
         if self.has_unanswerable:
-            spans = spans.masked_fill((null - best > self._threshold)[:, None], _NULL)
+            spans[scores[:, 3] - scores[:, 2] > self._threshold] = NULL
         return spans
 
     @property
@@ -426,7 +416,7 @@ class QuestionAnswering:
 
     def decode(
         self,
-        outputs: Tensor,
+        outputs: ArrayLike,
         rows: Rows,
         tokenizer: PreTrainedTokenizerBase,
         top_k: int | None = None,
@@ -438,8 +428,9 @@ class QuestionAnswering:
         answer is given where its logits exceed those of the best span by the null threshold.
         """
         n_best = max(_N_BEST, top_k or 1)
-        spans = _best_spans(outputs, self.max_answer_length, n_best).tolist()
-        nulls = _null_logits(outputs).tolist()
+        outputs = as_array(outputs)
+        spans = best_spans(outputs, self.max_answer_length, n_best).tolist()
+        nulls = null_logits(outputs).tolist()
         return [
             self._predict(rows[i]["context"], found, nulls[i], n_best, top_k or 1)
             for i, found in enumerate(spans)
@@ -454,17 +445,17 @@ class QuestionAnswering:
             if start < 0 or len(logits) == n_best:
                 break
             logits.setdefault((int(start), int(end)), logit)
-        best = max(logits.values(), default=_MASKED)
+        best = max(logits.values(), default=MASKED)
         is_refused = not logits or (self.has_unanswerable and null - best > self._threshold)
         if self.has_unanswerable or not logits:
-            logits[_NULL, _NULL] = null
+            logits[NULL, NULL] = null
         highest = max(logits.values())
         shares = {span: math.exp(logit - highest) for span, logit in logits.items()}
         total = sum(shares.values())
         ranked = sorted(shares, key=lambda span: -shares[span])
         if self.has_unanswerable:
             # The threshold, not the probability, says whether there is an answer.
-            leader = (_NULL, _NULL) if is_refused else next(span for span in ranked if span[0] >= 0)
+            leader = (NULL, NULL) if is_refused else next(span for span in ranked if span[0] >= 0)
             ranked.remove(leader)
             ranked.insert(0, leader)
         answers = [_answer(context, span, shares[span] / total) for span in ranked[:top_k]]
@@ -474,10 +465,10 @@ class QuestionAnswering:
     # Show
 
     def show(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, decided: Tensor | None = None
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, decided: ArrayLike | None = None
     ) -> list[dict[str, str]]:
         """Question, context around the answer, answer and what was decided, as text for a table."""
-        spans = [None] * len(rows) if decided is None else [tuple(s) for s in decided.tolist()]
+        spans: list[Any] = [None] * len(rows) if decided is None else as_array(decided).tolist()
         table = []
         for row, span in zip(rows, spans, strict=True):
             context, gold = row.get("context", ""), _shown_answers(row)
@@ -498,7 +489,7 @@ def _token_spans(
     context: str, offsets: Sequence[tuple[int, int]], sequences: Sequence[int | None]
 ) -> tuple[list[int], list[int]]:
     """Where each token stands in the context, white space left out; -2 where it does not."""
-    starts, ends = [_NO_PLACE] * len(offsets), [_NO_PLACE] * len(offsets)
+    starts, ends = [NO_PLACE] * len(offsets), [NO_PLACE] * len(offsets)
     for p, sequence in enumerate(sequences):
         if sequence == 1:
             start, end = trim_span(context, *offsets[p])
@@ -529,7 +520,7 @@ def _token_target(
     Characters at the ends of an answer that belong to no token, such as spaces, are left out.
     """
     if gold is None:
-        return [_NULL, _NULL], 0
+        return [NULL, NULL], 0
     touching = np.flatnonzero((np.array(ends) > gold[0]) & (np.array(starts) < gold[1]))
     touching = touching[np.array(starts)[touching] >= 0]
     if not len(touching):
@@ -544,50 +535,15 @@ def _token_target(
 
 def _is_counted(outputs: Tensor, targets: Tensor) -> Tensor:
     """Which windows (rows, windows) are there, of rows whose answer one of theirs holds."""
-    return (outputs[..., 2] == _NULL).any(-1) & (targets[:, 0, None] != IGNORED)
+    return (outputs[..., 2] == NULL).any(-1) & (targets[:, 0, None] != IGNORED)
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
     """(rows, windows) from logits (rows, windows, tokens) and positions (rows, windows)."""
+    import torch.nn.functional as F
+
     losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
     return losses.view(wanted.shape)
-
-
-def _best_spans(outputs: Tensor, longest: int, n_best: int) -> Tensor:
-    """Start, end and logits of at least `n_best` spans of each row (rows, spans, 3), best first.
-
-    Spans have `longest` tokens at most. One that stands in two windows comes twice; where a row
-    has too few, -1, -1 and a logit below all others fill up.
-    """
-    rows, most, tokens, _ = outputs.shape
-    longest = min(longest, tokens)
-    # A span in two windows must not push another out, so each window gives as many as asked for.
-    each = min(n_best, tokens * longest)
-    parts = []
-    for part in torch.split(outputs.float().flatten(0, 1), _WINDOWS_AT_ONCE):
-        start, end, char_start, char_end = part.unbind(-1)
-        is_outside = char_start < 0
-        start, end = start.masked_fill(is_outside, _MASKED), end.masked_fill(is_outside, _MASKED)
-        # (windows, tokens, longest): the span from token t to the one k behind it.
-        sums = start[..., None] + F.pad(end, (0, longest - 1), value=_MASKED).unfold(1, longest, 1)
-        logits, place = sums.flatten(1).topk(each, dim=1)
-        first = place // longest
-        last = (first + place % longest).clamp(max=tokens - 1)
-        spans = torch.stack([char_start.gather(1, first), char_end.gather(1, last)], dim=-1)
-        spans = spans.masked_fill((logits <= _MASKED / 2)[..., None], _NULL)
-        parts.append(torch.cat([spans, logits[..., None]], dim=-1))
-    found = torch.cat(parts).view(rows, most * each, 3)
-    order = found[..., 2].argsort(dim=1, descending=True, stable=True)
-    return found.gather(1, order[..., None].expand_as(found))
-
-
-def _null_logits(outputs: Tensor) -> Tensor:
-    """What speaks for no answer (rows,): the least of its windows, for each is to say so."""
-    start, end, char_start, _ = outputs.float().unbind(-1)
-    is_null = char_start == _NULL
-    logits = (start + end).masked_fill(~is_null, 2 * _MASKED).amax(-1)
-    logits = logits.masked_fill(~is_null.any(-1), torch.inf).amin(1)
-    return logits.masked_fill(logits.isinf(), 2 * _MASKED)
 
 
 def _answer(context: str, span: tuple[int, int], score: float) -> Answer:

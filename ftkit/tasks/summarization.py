@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from ftkit.arrays import ArrayLike, as_array
 from ftkit.errors import check_least
 from ftkit.scores.texts import SUMMARY_SCORES, SummaryMetrics, describe_rouge
 from ftkit.targets.loss import count_targets, token_loss
@@ -30,7 +31,7 @@ from ftkit.targets.texts import (
     target_limit,
     warn_of_rows,
 )
-from ftkit.task import Batch, Column, Head, Inputs, Reduction, Rows
+from ftkit.task import Batch, Column, Head, Reduction, Rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -181,7 +182,7 @@ class Summarization(WritingOptions):
         """Inputs (rows, tokens), and label ids (rows, label tokens) padded with -100."""
         return collate_texts(columns)
 
-    def merge(self, logits: Tensor, inputs: Inputs) -> Tensor:
+    def merge(self, logits: Any, inputs: Any) -> Any:
         """Logits (rows, label tokens, vocabulary) as they are: a row is one window."""
         return logits
 
@@ -210,17 +211,17 @@ class Summarization(WritingOptions):
 
     # Decode
 
-    def scores(self, outputs: Tensor) -> Tensor:
+    def scores(self, outputs: ArrayLike) -> np.ndarray:
         """The generated ids (rows, tokens) as they are."""
-        return outputs
+        return as_array(outputs)
 
-    def decide(self, scores: Tensor) -> Tensor:
+    def decide(self, scores: ArrayLike) -> np.ndarray:
         """The generated ids (rows, tokens) as they are."""
-        return scores
+        return as_array(scores)
 
     def decode(
         self,
-        outputs: Tensor,
+        outputs: ArrayLike,
         rows: Rows,
         tokenizer: PreTrainedTokenizerBase,
         top_k: int | None = None,
@@ -234,7 +235,7 @@ class Summarization(WritingOptions):
         self,
         rows: Rows,
         tokenizer: PreTrainedTokenizerBase,
-        decided: Tensor | None = None,
+        decided: ArrayLike | None = None,
     ) -> list[dict[str, str]]:
         """Each text, its summary, and the summary that was written."""
         return show_texts(rows, ("text", "summary"), tokenizer, decided)

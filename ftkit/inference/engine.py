@@ -1,0 +1,42 @@
+"""What computes a model's outputs: torch, from a bundle, or ONNX Runtime, from an exported one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ftkit.arrays import as_array
+from ftkit.task import Arrays, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from ftkit.model.module import TextModel
+
+
+class Engine(Protocol):
+    """A model that answers batches of arrays; threads may share it."""
+
+    def answer(self, inputs: Arrays, task: Task) -> np.ndarray:
+        """Outputs of the rows, or generated token ids (rows, tokens), on the CPU.
+
+        `task` is the model's own, perhaps with other settings.
+        """
+        ...
+
+
+class TorchEngine:
+    """A model of transformers on a device."""
+
+    def __init__(self, model: TextModel, device: torch.device) -> None:
+        self.model, self.device = model.to(device).eval(), device
+
+    def answer(self, inputs: Arrays, task: Task) -> np.ndarray:
+        """As `Engine.answer`."""
+        import torch
+
+        tensors: Any = {
+            name: torch.from_numpy(values).to(self.device) for name, values in inputs.items()
+        }
+        with torch.inference_mode():
+            return as_array(self.model.answer(tensors, task))
