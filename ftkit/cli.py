@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_export(commands)
     return parser
 
 
@@ -147,6 +148,27 @@ def _add_predict(commands: Any) -> None:
     _add_answering(predict)
 
 
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser("export", help="write a model for ONNX Runtime")
+    export.set_defaults(command=_export)
+    add = export.add_argument
+    add("model", metavar="DIR/model")
+    add("--onnx", action="store_true", required=True, help="the format; there is no other yet")
+    add("--output", required=True, metavar="DIR", help="new folder for the export")
+    add("--int8", action="store_true", help="weights of a byte: a quarter of the size, and faster")
+    add(
+        "--tolerance",
+        type=float,
+        default=0.005,
+        metavar="X",
+        help="what int8 may cost of the main score (0.005)",
+    )
+    add("--data", metavar="PATH|HUB_ID", help="validation rows; those of the run without it")
+    add("--split", default="validation", metavar="NAME", help="the split of --data (validation)")
+    add("--columns", metavar="text=body,...")
+    add("--limit", type=int, default=1000, metavar="N", help="at most so many of them (1000)")
+
+
 def _add_answering(command: argparse.ArgumentParser) -> None:
     command.add_argument("--columns", metavar="text=body,...")
     command.add_argument("--precision", choices=_PRECISIONS, default="fp32")
@@ -202,6 +224,36 @@ def _evaluate(options: argparse.Namespace) -> None:
         from ftkit.learner.run import write_json
 
         write_json(asdict(evaluation), options.json)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from ftkit.errors import check_least
+    from ftkit.inference.onnx import export_onnx, read_bundle_task
+
+    check_least(1, limit=options.limit)
+    if options.data is None:
+        from ftkit.learner.run import validation_rows
+
+        rows = validation_rows(options.model)
+    else:
+        from ftkit.data.sources import read_rows
+
+        columns = parse_columns(options.columns)
+        task = read_bundle_task(options.model)
+        rows = read_rows(options.data, task, columns=columns, split=options.split)
+    if rows is None:
+        warnings.warn(
+            "no validation rows: the export is not scored. Give --data to score it",
+            FtkitWarning,
+            stacklevel=2,
+        )
+    elif len(rows) > options.limit:
+        rows = rows.shuffle(seed=42).select(range(options.limit))
+    print(
+        export_onnx(
+            options.model, options.output, int8=options.int8, rows=rows, tolerance=options.tolerance
+        )
+    )
 
 
 def _predict(options: argparse.Namespace) -> None:

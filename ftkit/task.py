@@ -40,6 +40,13 @@ Rows: TypeAlias = "Sequence[Mapping[str, Any]]"
 
 Reduction: TypeAlias = Literal["mean", "none"]
 
+_LOWER_IS_BETTER = ("loss", "perplexity", "mae", "rmse", "mse", "error")
+
+
+def falls(score: str) -> bool:
+    """Whether a score of that name is the better the lower it is."""
+    return any(part in _LOWER_IS_BETTER for part in score.split("_"))
+
 
 @dataclass(frozen=True)
 class Column:

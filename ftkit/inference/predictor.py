@@ -25,6 +25,7 @@ from ftkit.features import (
     prepare_rows,
 )
 from ftkit.inference.engine import Engine, TorchEngine
+from ftkit.inference.onnx_engine import MODEL_FILE, OnnxEngine
 from ftkit.task import Prediction, Task
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def load_model(
     device: str | torch.device | None = None,
     precision: Precision = "fp32",
 ) -> Predictor:
-    """Open a model that `ftkit.save` or `ftkit train` wrote.
+    """Open a model that `ftkit.save`, `ftkit train` or `ftkit export` wrote.
 
     `device` is the first GPU, else the CPU, where it is None. Answers in fp32 agree with
     transformers' pipelines; bf16 is faster where the device computes in it.
@@ -51,10 +52,29 @@ def load_model(
     Raises CheckpointError for a folder that is no bundle, SettingError for a precision that
     the device does not have.
     """
+    folder = Path(folder)
+    if (folder / MODEL_FILE).exists():
+        return _open_exported(folder, device, precision)
     from ftkit.inference.bundle import read_bundle
 
     hf_model, tokenizer, task, limit = read_bundle(folder)
     return Predictor(open_engine(hf_model, task, device, precision), tokenizer, task, limit)
+
+
+def _open_exported(
+    folder: Path, device: str | torch.device | None, precision: Precision
+) -> Predictor:
+    from ftkit.inference.bundle import read_task
+    from ftkit.model.tokenizer import load_tokenizer
+
+    if precision not in ("auto", "fp32"):
+        raise SettingError(
+            f"precision is {precision!r}, and the model was exported with one of its own",
+            remedy="Leave it out, or load the folder that it was exported from.",
+        )
+    task, limit = read_task(folder)
+    engine = OnnxEngine(folder / MODEL_FILE, None if device is None else str(device))
+    return Predictor(engine, load_tokenizer(str(folder), str(folder)), task, limit)
 
 
 def open_engine(
@@ -67,11 +87,13 @@ def open_engine(
     import torch
 
     from ftkit.model.device import autocast_dtype, default_device
-    from ftkit.model.module import TextModel
+    from ftkit.model.module import TextModel, convert_products
 
     where = default_device() if device is None else torch.device(device)
     model = TextModel(hf_model, task)
     model.autocast_dtype = autocast_dtype(precision, where)
+    if model.autocast_dtype is not None:
+        convert_products(hf_model, model.autocast_dtype)
     return TorchEngine(model, where)
 
 
@@ -232,7 +254,7 @@ class Predictor:
         metrics, truncated = self.task.metrics(self.tokenizer), 0
         n_rows = len(next(iter(rows.values()))) if isinstance(rows, Mapping) else len(rows)
         for start in range(0, n_rows, _SLICE):
-            part = _column_slice(rows, start, start + _SLICE)
+            part = slice_columns(rows, start, start + _SLICE)
             try:
                 features = prepare_rows(part, self.task, self.tokenizer, self.limit)
             except DataError as error:
@@ -317,7 +339,8 @@ def _progress(total: int | None, is_wanted: bool | None) -> Any:
     return tqdm(total=total, unit=" rows", disable=not is_wanted)
 
 
-def _column_slice(rows: Any, start: int, end: int) -> Mapping[str, Sequence[Any]]:
+def slice_columns(rows: Any, start: int, end: int) -> Mapping[str, Sequence[Any]]:
+    """The columns of some rows, of a `datasets.Dataset` or a dict of columns."""
     if isinstance(rows, Mapping):
         return {name: values[start:end] for name, values in rows.items()}
     return named_labels(rows[start:end], rows.features)

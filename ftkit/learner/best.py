@@ -11,8 +11,7 @@ from torch import Tensor
 from ftkit._fastai import Callback, CancelFitException
 from ftkit.errors import SettingError, check_least, quoted
 from ftkit.learner.state import model_tensors
-
-_LOWER_IS_BETTER = ("loss", "perplexity", "mae", "rmse", "mse", "error")
+from ftkit.task import falls
 
 
 class KeepBest(Callback):
@@ -45,8 +44,8 @@ class KeepBest(Callback):
         """
         check_least(1, patience=patience)
         self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
-        falls = any(part in _LOWER_IS_BETTER for part in monitor.split("_"))
-        self.sign = -1 if (falls if lower_is_better is None else lower_is_better) else 1
+        is_loss = falls(monitor) if lower_is_better is None else lower_is_better
+        self.sign = -1 if is_loss else 1
         self.best: float | None = None
         """The best score so far in this fit."""
         self.best_epoch: int | None = None

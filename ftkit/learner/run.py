@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
@@ -33,6 +33,9 @@ from ftkit.learner.tracking import WandbTracker
 from ftkit.model.device import Precision
 from ftkit.task import Task
 from ftkit.tasks import get_task, with_options
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 _EVALUATED = ("validation", "test")
 _OURS = ("run.toml", "history.csv", "metrics.json", "model", "checkpoints")
@@ -181,14 +184,7 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
     checkpoints.remedy = f"Go on with: ftkit train --output {output} --resume"
     tracker = WandbTracker(settings.wandb, config=asdict(settings)) if settings.wandb else None
     task = settings.chosen_task()
-    data = load_data(
-        settings.data,
-        task,
-        columns=settings.columns,
-        group=settings.group,
-        seed=settings.seed,
-        limit=settings.limit,
-    )
+    data = _load(settings, task)
     learn = finetune_learner(
         data,
         settings.checkpoint,
@@ -218,6 +214,29 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
     if is_first():
         shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return metrics
+
+
+def _load(settings: RunSettings, task: Task) -> DatasetDict:
+    return load_data(
+        settings.data,
+        task,
+        columns=settings.columns,
+        group=settings.group,
+        seed=settings.seed,
+        limit=settings.limit,
+    )
+
+
+def validation_rows(bundle: str | Path) -> Dataset | None:
+    """The validation rows of the run that a bundle comes from; None where it is not in one.
+
+    Raises DataError where the run's data cannot be read any more.
+    """
+    file = Path(bundle).resolve().parent / "run.toml"
+    if not file.is_file():
+        return None
+    settings = RunSettings.read(file)
+    return _load(settings, settings.chosen_task())["validation"]
 
 
 def fit(learn: TextLearner, settings: RunSettings) -> None:

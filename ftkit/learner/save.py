@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.inference.bundle import save_bundle
+from ftkit.inference.engine import TorchEngine
 from ftkit.inference.predictor import Predictor
 from ftkit.learner.card import CardFacts, write_card
 from ftkit.learner.distributed import is_first, wait
@@ -80,7 +81,9 @@ def predictor(learn: TextLearner) -> Predictor:
     learn.model.eval()
     learn.model.autocast_dtype = None
     data = learn.dls.train.dataset
-    return Predictor(learn.model, data.tokenizer, trained_task(learn), data.limit)
+    device = next(learn.model.parameters()).device
+    engine = TorchEngine(learn.model, device)
+    return Predictor(engine, data.tokenizer, trained_task(learn), data.limit)
 
 
 def trained_task(learn: TextLearner) -> Task:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ class TextModel(nn.Module):
         super().__init__()
         self.hf_model, self.task = hf_model, task
         self.autocast_dtype: torch.dtype | None = None
-        self._arguments = frozenset(inspect.signature(hf_model.forward).parameters) - {"labels"}
+        self.arguments = frozenset(inspect.signature(hf_model.forward).parameters) - {"labels"}
 
     def forward(self, batch: Inputs) -> Tensor:
         """Outputs (rows, ...) of a batch of windows (windows, tokens).
@@ -50,12 +51,12 @@ class TextModel(nn.Module):
                 remedy="Use test_dl(rows, with_labels=True); `predict` writes texts for others.",
             )
         if torch.is_grad_enabled() or "windows" not in batch:
-            outputs: Tensor = self.task.merge(self._logits(inputs), batch)
+            outputs: Tensor = self.task.merge(self.logits(inputs), batch)
             return outputs
         # A long row may have hundreds of windows: without gradients, a few at a time do.
         parts = range(0, len(batch["input_ids"]), _WINDOWS_AT_ONCE)
         logits = [
-            self._logits({name: each[i : i + _WINDOWS_AT_ONCE] for name, each in inputs.items()})
+            self.logits({name: each[i : i + _WINDOWS_AT_ONCE] for name, each in inputs.items()})
             for i in parts
         ]
         merged: Tensor = self.task.merge(torch.cat(logits), batch)
@@ -83,7 +84,7 @@ class TextModel(nn.Module):
         return ids
 
     def _model_inputs(self, batch: Inputs) -> dict[str, Any]:
-        return {name: tensor for name, tensor in batch.items() if name in self._arguments}
+        return {name: tensor for name, tensor in batch.items() if name in self.arguments}
 
     def _shifted(self, labels: Tensor) -> Tensor:
         """Labels moved a place to the right, behind the start token, as the model wants them."""
@@ -95,7 +96,10 @@ class TextModel(nn.Module):
         shifted = torch.cat([start, labels[:, :-1]], dim=1)
         return shifted.masked_fill(shifted < 0, model.config.pad_token_id)
 
-    def _logits(self, inputs: dict[str, Any]) -> Tensor:
+    def logits(self, inputs: dict[str, Any]) -> Tensor:
+        """Logits (windows, ...) in float32 of what the model takes; of a reading head (windows,
+        tokens, 2), start and end.
+        """
         with self._autocast(inputs["input_ids"].device):
             # The logits are taken out here: autocast cannot convert every ModelOutput.
             found: Any = self.hf_model(**inputs)
@@ -110,6 +114,22 @@ class TextModel(nn.Module):
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast_dtype)
+
+
+def convert_products(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Keep the weights of linear layers in the type that autocast multiplies in.
+
+    The outputs are the same, and no batch waits for the weights to be converted. Weights that are
+    shared with another module, such as tied embeddings, stay as they are.
+    """
+    owners = Counter(
+        id(parameter)
+        for module in model.modules()
+        for parameter in module.parameters(recurse=False)
+    )
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and owners[id(module.weight)] == 1:
+            module.to(dtype)
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:

@@ -338,6 +338,9 @@ def test_bf16(shared_bundle, model, texts):
     for ours, exact in zip(answers, model.predict(texts), strict=True):
         assert ours.scores == pytest.approx(exact.scores, abs=0.05)
     assert answers[0].scores != model.predict(texts)[0].scores
+    by_autocast = ftkit.load_model(shared_bundle)
+    by_autocast.model.autocast_dtype = torch.bfloat16
+    assert by_autocast.predict(texts) == answers
 
 
 def test_a_precision_that_the_device_lacks(shared_bundle, monkeypatch):
