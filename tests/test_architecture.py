@@ -200,6 +200,54 @@ print(json.dumps(sorted({heavy!r} & set(sys.modules))))
     assert json.loads(loaded) == []
 
 
+def test_a_task_answers_without_torch():
+    code = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+import numpy as np
+import ftkit.features
+from ftkit.tasks import TASKS, NER, Classification, QuestionAnswering
+
+for make in TASKS.values():
+    make()
+names, tags = ("a", "b"), ("O", "B-a", "I-a")
+contexts = [{"context": "Ann ran", "answer": "Ann", "answer_start": 0}] * 2
+words = [{"tokens": ["Ann", "ran", "on"]}] * 2
+windows = np.array([[0, -1], [1, 2]])
+ids = np.zeros((3, 8), dtype=np.int64)
+offsets = np.array([[-1, 0, 4]] * 3)
+for task, shape, inputs, targets, rows in [
+    (Classification(kind="single", labels=names), (3, 2), {}, [0, 1], []),
+    (Classification(kind="multi", labels=names), (3, 2), {}, [[0, 1], [1, 0]], []),
+    (Classification(kind="regression", labels=("value",)), (3, 1), {}, [0.5, 1.0], []),
+    (NER(labels=tags), (3, 8, 3), {"place": np.array([[0, 1, 1], [8, 17, -1]]),
+     "shared": np.array([[0, 0, 1], [0, 0, 0]]) > 0}, [[0, 1, 2], [0, 0, -100]], words),
+    (QuestionAnswering(has_unanswerable=True), (3, 3, 2),
+     {"char_start": offsets, "char_end": offsets + [[0, 3, 3]]}, [[0, 3], [-1, -1]], contexts),
+]:
+    logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    outputs = task.merge(logits, {"windows": windows, **inputs})
+    assert outputs.dtype == np.float32
+    targets = np.array(targets)
+    decided = task.decide(task.scores(outputs))
+    assert decided.shape == targets.shape
+    metrics = task.metrics(None)
+    metrics.add(outputs, targets, rows)
+    metrics.compute()
+    assert len(task.decode(outputs, rows, None)) == 2
+    assert len(task.show(rows, None, decided[: len(rows)])) == len(rows)
+assert "torch" not in sys.modules
+print("answered")
+"""
+    assert run_python(code) == "answered\n"
+
+
 def test_serving_imports_neither_fastai_nor_pandas(make_checkpoint, tmp_path):
     from ftkit.inference.bundle import save_bundle
     from ftkit.model.checkpoint import open_bundled

@@ -10,6 +10,7 @@ from ftkit.features import (
     Padding,
     from_arrays,
     input_columns,
+    model_arrays,
     named_labels,
     prepare_rows,
     slice_arrays,
@@ -62,6 +63,16 @@ def test_fill_keeps_the_windows_of_a_row_together():
     batch = features_of(THREE).fill(np.array([1, 2, 0]), PADDING)
     assert batch["input_ids"].tolist() == [[4, 9, 9], [5, 6, 9], [7, 8, 9], [1, 2, 3]]
     assert batch["windows"].tolist() == [2, 1, 1]
+
+
+def test_a_model_is_given_the_places_of_the_windows_of_each_row():
+    features = features_of(THREE, target=[10, 11, 12])
+    batch = features.fill(np.array([2, 1, 0]), PADDING)
+    arrays = model_arrays(batch)
+    assert set(arrays) == {"input_ids", "attention_mask", "row", "windows"}
+    assert arrays["windows"].tolist() == [[0, -1], [1, 2], [3, -1]]
+    assert arrays["row"].tolist() == [2, 1, 0]
+    assert "windows" not in model_arrays(features.fill(np.array([2, 0]), PADDING))
 
 
 def test_fill_on_the_left():

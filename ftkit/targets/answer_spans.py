@@ -13,15 +13,16 @@ import numpy as np
 NULL, NO_PLACE = -1, -2
 # The logit of a token where no answer can start or end: finite, so that no sum of them is nan.
 MASKED = -1e9
-# Windows whose spans are searched at once, each some 12,000 sums.
+# Windows whose spans are searched at once.
 _WINDOWS_AT_ONCE = 64
 
 
 def best_spans(outputs: np.ndarray, longest: int, n_best: int) -> np.ndarray:
     """Start, end and logits of at least `n_best` spans of each row (rows, spans, 3), best first.
 
-    Spans have `longest` tokens at most. One that stands in two windows comes twice; where a row
-    has too few, -1, -1 and a logit below all others fill up.
+    Spans have `longest` tokens at most; of equals, the first in the text is the better. One that
+    stands in two windows comes twice; where a row has too few, -1, -1 and a logit below all
+    others fill up.
     """
     rows, most, tokens, _ = outputs.shape
     longest = min(longest, tokens)
@@ -39,27 +40,38 @@ def best_spans(outputs: np.ndarray, longest: int, n_best: int) -> np.ndarray:
 
 
 def _best_of_windows(windows: np.ndarray, longest: int, each: int) -> np.ndarray:
-    """Start, end and logits of the best spans of each window (windows, each, 3)."""
+    """Start, end and logits of the best spans of each window (windows, each, 3), in any order."""
     tokens = windows.shape[1]
     start, end, char_start, char_end = (windows[..., i] for i in range(4))
-    is_outside = char_start < 0
+    # Nor does a token without finite logits, as of a model that diverged, start or end one.
+    is_outside = (char_start < 0) | ~np.isfinite(start + end)
     start, end = np.where(is_outside, MASKED, start), np.where(is_outside, MASKED, end)
     end = np.pad(end, ((0, 0), (0, longest - 1)), constant_values=MASKED)
-    # (windows, tokens, longest): the span from token t to the one k behind it.
-    spans = np.lib.stride_tricks.sliding_window_view(end, longest, axis=1)
-    sums = (start[..., None] + spans).reshape(len(windows), -1)
-    place = np.argpartition(-sums, each - 1, axis=1)[:, :each]
-    # The first of equals is the first in the text, whatever the partition's order was.
-    place.sort(axis=1)
-    logits = np.take_along_axis(sums, place, 1)
-    first = place // longest
+    best_end = end[:, :tokens]
+    for further in range(1, longest):
+        best_end = np.maximum(best_end, end[:, further : further + tokens])
+
+    # No other token starts one of the best: so many have spans before its own.
+    window = np.arange(len(windows))[:, None]
+    first = _highest(start + best_end, min(each, tokens))
+    # (windows, first tokens, longest): the span from that token to the one k behind it.
+    ends = np.lib.stride_tricks.sliding_window_view(end, longest, axis=1)[window, first]
+    sums = (start[window, first][..., None] + ends).reshape(len(windows), -1)
+    place = _highest(sums, each)
+    logits, first = sums[window, place], first[window, place // longest]
     last = np.minimum(first + place % longest, tokens - 1)
-    found = np.stack(
-        [np.take_along_axis(char_start, first, 1), np.take_along_axis(char_end, last, 1), logits],
-        -1,
-    )
+    found = np.stack([char_start[window, first], char_end[window, last], logits], -1)
     found[logits <= MASKED / 2, :2] = NULL
     return found
+
+
+def _highest(values: np.ndarray, count: int) -> np.ndarray:
+    """Where the highest values of each row stand (rows, count), in order; of equals the first."""
+    least = -np.partition(-values, count - 1, axis=1)[:, count - 1, None]
+    is_above, is_equal = values > least, values == least
+    is_high = is_above | (is_equal & (is_equal.cumsum(1) <= count - is_above.sum(1)[:, None]))
+    places: np.ndarray = is_high.nonzero()[1].reshape(len(values), count)
+    return places
 
 
 def null_logits(outputs: np.ndarray) -> np.ndarray:

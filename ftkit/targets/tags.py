@@ -15,9 +15,6 @@ import numpy as np
 from ftkit.arrays import namespace
 from ftkit.spans import split_tag
 
-# What a step that is not legal adds to the log of a path's probability.
-_ILLEGAL = -1e4
-
 
 def tags_of_types(types: Iterable[str]) -> tuple[str, ...]:
     """O, and B- and I- of each type, the types sorted."""
@@ -104,16 +101,18 @@ class TagSet:
 
     def best_path(self, scores: np.ndarray) -> np.ndarray:
         """The likeliest legal sequences (Viterbi): tags (rows, words) from their probabilities."""
-        is_legal = ~self.goes_on | (self.type_of[:, None] == self.type_of)
-        moves = np.where(is_legal, np.float32(0), np.float32(_ILLEGAL))
+        rows = np.arange(len(scores))
         logs = np.log(np.maximum(scores, 1e-9))
-        total = logs[:, 0] + np.where(self.goes_on, np.float32(_ILLEGAL), np.float32(0))
+        total = np.where(self.goes_on, -np.inf, logs[:, 0])
         came_from = []
         for place in range(1, logs.shape[1]):
-            paths = total[:, :, None] + moves
-            came_from.append(paths.argmax(1))
-            total = paths.max(1) + logs[:, place]
+            # An I- comes from the B- or the I- of its type, all others from the likeliest tag.
+            begins = total[:, self.begin] >= total[:, self.inside]
+            own = np.where(begins, self.begin, self.inside)
+            origin = np.where(self.goes_on, own, total.argmax(1)[:, None])
+            total = total[rows[:, None], origin] + logs[:, place]
+            came_from.append(origin)
         tags = [total.argmax(1)]
         for origin in reversed(came_from):
-            tags.append(np.take_along_axis(origin, tags[-1][:, None], 1)[:, 0])
+            tags.append(origin[rows, tags[-1]])
         return np.stack(tags[::-1], axis=1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from ftkit.arrays import ArrayLike, as_array, sigmoid, softmax
+from ftkit.arrays import ArrayLike, as_array, namespace, sigmoid, softmax
 from ftkit.errors import DataError, SettingError, check_least, quoted
 from ftkit.features import model_arrays
 from ftkit.scores.labels import ClassMetrics, LabelsMetrics, ValueMetrics
@@ -353,10 +353,12 @@ class Classification:
         """Logits (rows, labels): the mean over the windows of a row."""
         if "windows" not in inputs:
             return logits
-        windows = inputs["windows"]
-        is_window = windows >= 0
-        found = logits[windows.clip(0)] * is_window[..., None]
-        return found.sum(1) / is_window.sum(1)[:, None]
+        xp, windows = namespace(logits), inputs["windows"]
+        is_window = (windows >= 0)[..., None]
+        total = xp.where(is_window, logits[windows.clip(0)], 0).sum(1)
+        # In place, so that what numpy divides by an integer stays what it is.
+        total /= is_window.sum(1)
+        return total
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy, binary cross-entropy or squared error.

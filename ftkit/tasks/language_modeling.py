@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from ftkit.arrays import ArrayLike, as_array
+from ftkit.arrays import ArrayLike, as_array, namespace
 from ftkit.errors import CheckpointError, DataError, SettingError, check_least, quoted
 from ftkit.features import IGNORED
 from ftkit.targets.loss import count_targets, token_loss
@@ -316,7 +316,8 @@ class LanguageModeling:
         places = inputs.get("places")
         if places is None or logits.shape[1] != inputs["input_ids"].shape[1]:
             return logits
-        return logits.gather(1, places[..., None].expand(-1, -1, logits.shape[-1]))
+        block = namespace(logits).arange(len(places))[:, None]
+        return logits[block, places]
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy: the mean over the targets of the batch, or of each block."""
@@ -381,11 +382,12 @@ class Perplexity:
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
 
-    def add(self, outputs: Any, targets: Any, rows: Rows) -> None:
+    def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in logits (blocks, places, vocabulary) and targets (blocks, places)."""
         import torch
         import torch.nn.functional as F
 
+        outputs, targets = torch.as_tensor(outputs), torch.as_tensor(targets)
         # A block at a time, so that no second copy of all logits is made.
         for logits, wanted in zip(outputs, targets, strict=True):
             places = torch.nonzero(wanted != IGNORED)[:, 0]
@@ -396,7 +398,8 @@ class Perplexity:
     def compute(self) -> dict[str, float]:
         """Perplexity, and the mean loss of a target in nats; no numbers where nothing was asked."""
         loss = self.total / self.count if self.count else math.nan
-        return {"perplexity": float(np.exp(loss)), "loss": loss}
+        with np.errstate(over="ignore"):
+            return {"perplexity": float(np.exp(loss)), "loss": loss}
 
     def per_label(self) -> dict[str, dict[str, float]]:
         """Text has no labels."""

@@ -332,10 +332,10 @@ class QuestionAnswering:
         start or end -2; the logits of the latter are -1e9. So is a window that a row lacks.
         """
         xp, start, end = namespace(logits), inputs["char_start"], inputs["char_end"]
+        offsets = xp.zeros_like(logits)
+        offsets[..., 0], offsets[..., 1] = start, end
         logits = xp.where((start == NO_PLACE)[..., None], MASKED, logits)
-        # Adding to zeros of the logits' kind gives the offsets that kind.
-        kind = xp.zeros_like(logits[..., 0])
-        found = xp.stack([logits[..., 0], logits[..., 1], kind + start, kind + end], -1)
+        found = xp.concatenate([logits, offsets], -1)
         if "windows" not in inputs:
             return found[:, None]
         windows = inputs["windows"]

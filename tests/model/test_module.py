@@ -51,17 +51,17 @@ def test_keys_that_a_model_does_not_know_are_dropped(tiny_model, architecture):
 
 def test_windows_are_averaged(model):
     batch = batch_of(12, 12, 5, 12, 12, 12)
-    counts = torch.tensor([2, 1, 3])
+    windows = torch.tensor([[0, 1, -1], [2, -1, -1], [3, 4, 5]])
     with torch.no_grad():
         alone = model(batch)
-        averaged = model({**batch, "windows": counts})
+        averaged = model({**batch, "windows": windows})
     expected = torch.stack([alone[:2].mean(0), alone[2], alone[3:].mean(0)])
     torch.testing.assert_close(averaged, expected)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 4, 5, 100])
 def test_windows_a_few_at_a_time_give_the_same(model, monkeypatch, at_once):
-    batch = batch_of(12, 12, 5, 12, 12, windows=torch.tensor([2, 3]))
+    batch = batch_of(12, 12, 5, 12, 12, windows=torch.tensor([[0, 1, -1], [2, 3, 4]]))
     whole = model(batch)
     assert whole.requires_grad
     monkeypatch.setattr(rooms, "_WINDOWS_AT_ONCE", at_once)
@@ -75,7 +75,7 @@ def test_windows_a_few_at_a_time_give_the_same(model, monkeypatch, at_once):
 
 
 def test_gradients_flow_through_every_window(model):
-    batch = batch_of(12, 12, 12, windows=torch.tensor([2, 1]))
+    batch = batch_of(12, 12, 12, windows=torch.tensor([[0, 1], [2, -1]]))
     seen = []
     handle = model.hf_model.bert.register_forward_hook(
         lambda module, inputs, output: (

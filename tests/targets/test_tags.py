@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ftkit.arrays import softmax
 from ftkit.spans import entities_of_tags, illegal_places, tags_of_entities
 from ftkit.targets.tags import TagSet, tags_of_types
 
@@ -31,7 +32,7 @@ def test_labels_of_types():
 @pytest.mark.parametrize("tags", [TAGS, SHUFFLED])
 def test_mended_tags_are_the_entities_that_the_scorer_of_conll_reads(tags):
     every = np.array(list(itertools.product(range(5), repeat=4)))
-    mended = tags.mended(torch.from_numpy(every)).tolist()
+    mended = tags.mended(every).tolist()
     for before, after in zip(every, mended, strict=True):
         assert names(tags, after) == tags_of_entities(entities_of_tags(names(tags, before)), 4)
         assert not illegal_places(names(tags, after), "BIO")
@@ -39,14 +40,14 @@ def test_mended_tags_are_the_entities_that_the_scorer_of_conll_reads(tags):
 
 @pytest.mark.parametrize("tags", [TAGS, SHUFFLED])
 def test_the_best_path_is_that_of_a_search_over_all(tags):
-    scores = torch.randn(20, 4, 5, generator=torch.Generator().manual_seed(3)).mul(2).softmax(-1)
+    scores = softmax(np.random.default_rng(3).normal(0, 2, (20, 4, 5)))
     legal = [
         path
         for path in itertools.product(range(5), repeat=4)
         if not illegal_places(names(tags, path), "BIO")
     ]
-    paths = torch.tensor(legal)
-    logs = scores.log()
+    paths = np.array(legal)
+    logs = np.log(scores)
     totals = sum(logs[:, place, paths[:, place]] for place in range(4))
     found = [tuple(path) for path in tags.best_path(scores).tolist()]
     assert found == [legal[best] for best in totals.argmax(1)]
@@ -55,7 +56,8 @@ def test_the_best_path_is_that_of_a_search_over_all(tags):
 
 
 def test_a_word_that_goes_on_takes_the_likelier_tag_of_a_type_as_its_inside():
-    logits = torch.tensor([[0.5, 3.0, 1.0, -1.0, 2.0]])
-    assert TAGS.going_on(logits).tolist() == [[0.5, 1.0, 3.0, -1.0, 2.0]]
-    scores = logits[None].expand(1, 5, 5)
-    assert TAGS.likelier(scores, torch.arange(5)[None]).tolist() == [[0.5, 3.0, 3.0, 2.0, 2.0]]
+    logits = np.array([[0.5, 3.0, 1.0, -1.0, 2.0]])
+    for each in (logits, torch.from_numpy(logits)):
+        assert TAGS.going_on(each).tolist() == [[0.5, 1.0, 3.0, -1.0, 2.0]]
+    scores = np.repeat(logits[None], 5, axis=1)
+    assert TAGS.likelier(scores, np.arange(5)[None]).tolist() == [[0.5, 3.0, 3.0, 2.0, 2.0]]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from batches import as_tensors, merged
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from scipy.stats import spearmanr
 from sklearn import metrics as sk
@@ -478,28 +479,28 @@ def arrays(n_windows=3, n_rows=3, **others):
 @pytest.mark.parametrize(
     ("task", "target", "dtype"),
     [
-        (SINGLE, [0, 2, 1], torch.long),
-        (MULTI, [[0, 1, 1], [0, 0, 0], [1, 0, 0]], torch.float),
-        (VALUE, [0.5, 1.0, -1.0], torch.float),
+        (SINGLE, [0, 2, 1], np.int64),
+        (MULTI, [[0, 1, 1], [0, 0, 0], [1, 0, 0]], np.float32),
+        (VALUE, [0.5, 1.0, -1.0], np.float32),
     ],
 )
 def test_collate(task, target, dtype):
     inputs, targets = task.collate(arrays(target=np.array(target)))
     assert set(inputs) == {"input_ids", "attention_mask", "row"}
     assert inputs["input_ids"].shape == (3, 4)
-    assert targets.dtype is dtype
+    assert targets.dtype == dtype
     assert targets.tolist() == target
 
 
-def test_collate_counts_windows_only_where_there_are_more_than_rows():
+def test_collate_places_windows_only_where_there_are_more_than_rows():
     inputs, _ = SINGLE.collate(arrays(n_windows=5))
-    assert inputs["windows"].tolist() == [3, 1, 1]
+    assert inputs["windows"].tolist() == [[0, 1, 2], [3, -1, -1], [4, -1, -1]]
     assert "windows" not in SINGLE.collate(arrays())[0]
 
 
 @pytest.mark.parametrize(("task", "shape"), [(SINGLE, (3,)), (MULTI, (3, 3)), (VALUE, (3,))])
 def test_collate_without_labels_gives_targets_that_the_loss_takes(task, shape):
-    _, targets = task.collate(arrays())
+    _, targets = as_tensors(task.collate(arrays()))
     assert targets.shape == shape
     assert task.loss(torch.zeros(3, len(task.labels)), targets).isfinite()
 
@@ -637,7 +638,7 @@ def test_scores_of_several_labels_are_scikit_learns(threshold):
     outputs, targets = several(11)
     task = Classification(kind="multi", labels=tuple("abcdef"), threshold=threshold)
     metrics = add_in_parts(task.metrics(None), outputs, targets)
-    found = task.decide(task.scores(outputs)).numpy()
+    found = task.decide(task.scores(outputs))
     np.testing.assert_array_equal(found, outputs.sigmoid().numpy() >= (threshold or 0.5))
     wanted = targets.numpy()
     assert tuple(metrics.compute()) == task.metric_names
@@ -720,7 +721,25 @@ def test_half_precision_outputs_are_taken(task):
     metrics = task.metrics(None)
     metrics.add(outputs, targets, [])
     assert tuple(metrics.compute()) == task.metric_names
-    assert task.scores(outputs).dtype is torch.float32
+    assert task.scores(outputs).dtype == np.float32
+
+
+@pytest.mark.parametrize("task", [SINGLE, MULTI, VALUE])
+def test_arrays_are_taken_as_tensors_are(task):
+    outputs = logits_of(8, len(task.labels))
+    targets = (logits_of(8, 3) > 0).float() if task.kind == "multi" else torch.arange(8) % 3
+    scores, decided, found = [], [], []
+    for convert in (torch.Tensor.clone, torch.Tensor.numpy):
+        metrics = task.metrics(None)
+        metrics.add(convert(outputs), convert(targets), [])
+        scores.append(metrics.compute())
+        decided.append(task.decide(task.scores(convert(outputs))))
+        found.append(task.decode(convert(outputs), [], None))
+    assert scores[0] == scores[1]
+    assert found[0] == found[1]
+    assert decided[0].shape == targets.shape
+    np.testing.assert_array_equal(*decided)
+    np.testing.assert_array_equal(decided[0], task.decide(torch.from_numpy(task.scores(outputs))))
 
 
 # Decode
@@ -747,7 +766,7 @@ def test_decode_one_label():
 def test_decode_of_equal_scores_agrees_with_the_decision():
     task = Classification(kind="single", labels=tuple(f"{i}" for i in range(40)))
     (answer,) = task.decode(torch.zeros(1, 40), [], None)
-    assert answer.label == task.labels[int(task.decide(torch.zeros(1, 40)))] == "0"
+    assert answer.label == task.labels[task.decide(torch.zeros(1, 40)).item()] == "0"
 
 
 @pytest.mark.parametrize(("top_k", "names"), [(1, ["b"]), (2, ["b", "c"]), (9, ["b", "c", "a"])])
@@ -806,7 +825,15 @@ def test_show_nothing():
 @pytest.mark.parametrize("columns", [3, 1, 4])
 def test_merging_averages_the_windows_of_a_row(columns):
     logits = torch.randn(6, columns, generator=torch.Generator().manual_seed(0))
-    merged = SINGLE.merge(logits, {"windows": torch.tensor([1, 3, 2])})
+    windows = torch.tensor([[0, -1, -1], [1, 2, 3], [4, 5, -1]])
+    outputs = merged(SINGLE, logits, {"windows": windows}, tolerance=1e-6)
     expected = torch.stack([logits[:1].mean(0), logits[1:4].mean(0), logits[4:].mean(0)])
-    torch.testing.assert_close(merged, expected)
+    torch.testing.assert_close(outputs, expected)
     assert SINGLE.merge(logits, {}) is logits
+
+
+def test_a_row_whose_logits_are_no_numbers_spoils_no_other():
+    logits = torch.tensor([[torch.nan, torch.inf], [1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    windows = torch.tensor([[0, -1], [1, 2], [3, -1]])
+    outputs = merged(SINGLE, logits, {"windows": windows})
+    assert outputs[1:].tolist() == [[2.0, 3.0], [5.0, 6.0]]

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from batches import as_tensors, merged
 from datasets import Dataset, DatasetDict
 from transformers import BartConfig, BertConfig, GPT2Config, RobertaConfig, XLMConfig, XLNetConfig
 
@@ -41,7 +42,7 @@ def batch_of(task, tokenizer, texts=TEXTS, limit=64, rng=None, rows=None, side="
     padding = replace(Padding.of(tokenizer), side=side)
     rows = np.arange(len(features)) if rows is None else np.array(rows)
     columns = features.fill(rows, padding)
-    return *task.collate({**columns}, rng), columns
+    return *as_tensors(task.collate({**columns}, rng)), columns
 
 
 def restored(inputs, targets):
@@ -321,12 +322,13 @@ def test_loss_and_perplexity_are_those_worked_out_by_hand():
     rows = MASKED.loss(outputs, targets, "none").tolist()
     assert rows == pytest.approx([sum(each) / max(1, len(each)) for each in nll], rel=1e-5)
 
-    metrics = MASKED.metrics(None)
-    for i in range(0, 5, 2):
-        metrics.add(outputs[i : i + 2], targets[i : i + 2], [])
-    assert tuple(metrics.compute()) == MASKED.metric_names
-    assert metrics.compute() == pytest.approx({"perplexity": math.exp(mean), "loss": mean})
-    assert metrics.per_label() == metrics.chosen() == {}
+    for logits, wanted in ((outputs, targets), (outputs.numpy(), targets.numpy())):
+        metrics = MASKED.metrics(None)
+        for i in range(0, 5, 2):
+            metrics.add(logits[i : i + 2], wanted[i : i + 2], [])
+        assert tuple(metrics.compute()) == MASKED.metric_names
+        assert metrics.compute() == pytest.approx({"perplexity": math.exp(mean), "loss": mean})
+        assert metrics.per_label() == metrics.chosen() == {}
 
 
 @pytest.mark.unit
@@ -337,14 +339,22 @@ def test_perplexity_of_nothing_is_no_number():
 
 
 @pytest.mark.unit
+def test_perplexity_of_a_model_that_diverged_is_infinite(recwarn):
+    metrics = CAUSAL.metrics(None)
+    metrics.add(torch.tensor([[[0.0, 2000.0]]]), torch.tensor([[0]]), [])
+    assert metrics.compute() == {"perplexity": math.inf, "loss": 2000.0}
+    assert not recwarn.list
+
+
+@pytest.mark.unit
 def test_merging_takes_the_places_asked_for():
     logits = torch.randn(2, 6, 9)
     places = torch.tensor([[1, 4], [5, 0]])
     inputs = {"places": places, "input_ids": torch.zeros(2, 6)}
-    merged = MASKED.merge(logits, inputs)
-    assert torch.equal(merged, torch.stack([logits[0, [1, 4]], logits[1, [5, 0]]]))
+    outputs = merged(MASKED, logits, inputs)
+    assert torch.equal(outputs, torch.stack([logits[0, [1, 4]], logits[1, [5, 0]]]))
     # A model may have left the other places out already.
-    assert MASKED.merge(merged, inputs) is merged
+    assert MASKED.merge(outputs, inputs) is outputs
     assert CAUSAL.merge(logits, {"input_ids": inputs["input_ids"]}) is logits
 
 

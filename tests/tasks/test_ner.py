@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from batches import as_tensors, merged
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from ftkit.data.sources import load_data
@@ -224,7 +225,7 @@ def batch_of(task, tokenizer, limit, rng=None, most=None, **columns):
     features = prepare_rows(columns, task, tokenizer, limit)
     numbers = np.arange(len(features))
     filled = features.fill(numbers, Padding.of(tokenizer), rng, most)
-    return filled, task.collate(filled, rng)
+    return filled, as_tensors(task.collate(filled, rng))
 
 
 def tokens_as_logits(inputs):
@@ -253,7 +254,7 @@ def test_every_word_is_answered_by_its_first_token(tiny_tokenizer, architecture,
     assert inputs["input_ids"].shape[1] <= limit
     assert targets.tolist() == [[IGNORED] * 40] * 4
     # logits are floats; "going on" never applies here, because no token covers two words.
-    outputs = task.merge(tokens_as_logits(inputs), inputs)
+    outputs = merged(task, tokens_as_logits(inputs), inputs)
     assert outputs.shape == (4, 40, 5)
     for row, words in zip(outputs, rows, strict=True):
         text, spans = join_words(words)
@@ -270,8 +271,8 @@ def test_words_are_read_where_a_window_has_most_context(tiny_tokenizer):
     words = ["hello"] * 30
     task = replace(FIRST, stride=4)
     _, (inputs, _) = batch_of(task, tokenizer, 12, tokens=[words])
-    outputs = task.merge(tokens_as_logits(inputs), inputs)[0]
-    assert inputs["windows"].tolist() == [5]
+    outputs = merged(task, tokens_as_logits(inputs), inputs)[0]
+    assert inputs["windows"].tolist() == [[0, 1, 2, 3, 4]]
     # Windows of 10 words share 4: each reads 2 of them with the next.
     assert outputs[:, 0].tolist() == [0.0] * 8 + [1.0] * 6 + [2.0] * 6 + [3.0] * 4 + [4.0] * 6
     assert outputs[:9, 1].tolist() == [*range(1, 9), 3]
@@ -284,7 +285,7 @@ def test_a_word_without_a_token_is_outside_and_counted(tiny_tokenizer):
     )
     assert targets.tolist() == [[0, 1, 0]]
     assert inputs["place"].tolist() == [[1, -1, 2]]
-    outputs = TASK.merge(torch.ones(1, 4, 5), inputs)
+    outputs = merged(TASK, torch.ones(1, 4, 5), inputs)
     assert TASK.decide(TASK.scores(outputs))[0, 1] == 0
     said = TASK.lost(filled, 16)
     assert said.startswith("1 of 3 words leave no token")
@@ -302,11 +303,32 @@ def test_a_word_without_a_token_is_outside_and_counted(tiny_tokenizer):
 
 
 def test_words_that_share_a_token_go_on_with_what_it_begins():
-    inputs = {"place": torch.tensor([[0, 0, 1, 2, -1]])}
-    logits = torch.tensor([[[0.0, 5, 1, 0, 0], [9.0, 0, 0, 0, 0], [0.0, 0, 0, 4, 3]]])
-    outputs = TASK.merge(logits, inputs)
+    # Two windows of one row: the first token of each stands for two words.
+    columns = {
+        "input_ids": np.zeros((2, 2), dtype=np.int64),
+        "row": np.array([0]),
+        "windows": np.array([2]),
+        "words": np.array([7]),
+        "word": np.array([[1, 3], [4, 6]]),
+        "covers": np.array([[2, 1], [2, 1]]),
+    }
+    inputs, _ = as_tensors(TASK.collate(columns))
+    assert inputs["place"].tolist() == [[0, 0, 1, 2, 2, 3, -1]]
+    assert inputs["shared"].nonzero()[:, 1].tolist() == [1, 4]
+    logits = torch.tensor(
+        [
+            [[0.0, 5, 1, 0, 0], [9.0, 0, 0, 0, 0]],
+            [[0.0, 0, 1, 3, 4], [0.0, 0, 0, 4, 3]],
+        ],
+        requires_grad=True,
+    )
+    outputs = merged(TASK, logits, inputs)
     tags = [LABELS[i] for i in TASK.decide(TASK.scores(outputs))[0]]
-    assert tags == ["B-city", "I-city", "O", "B-name", "O"]
+    assert tags == ["B-city", "I-city", "O", "B-name", "I-name", "B-name", "O"]
+    outputs.sum().backward()
+    assert logits.grad[:, :, 0].tolist() == [[2.0, 1.0], [2.0, 1.0]]
+    columns["word"], columns["covers"] = np.array([[1, 2], [3, 4]]), np.ones((2, 2), dtype=np.int64)
+    assert "shared" not in TASK.collate(columns)[0]
 
 
 def test_further_tokens_are_trained_behind_the_words(tiny_tokenizer):
@@ -401,7 +423,7 @@ def test_loss_is_that_of_transformers_with_first_sub_tokens(tiny_model, tiny_tok
         rng = np.random.default_rng(0)
         _, (inputs, targets) = batch_of(FIRST, tokenizer, 64, rng, tokens=rows, tags=tags)
         logits = model(inputs["input_ids"], inputs["attention_mask"]).logits
-    outputs = FIRST.merge(logits, inputs)
+    outputs = merged(FIRST, logits, inputs)
     torch.testing.assert_close(FIRST.loss(outputs, targets), expected)
     each = FIRST.loss(outputs, targets, "none")
     counts = torch.tensor([9, 4, 6])
@@ -474,9 +496,9 @@ def test_shown_words_and_labels_are_those_of_the_input():
         kinds = ["" if tag == "O" else tag[2:] for tag in tags]
         wanted.append(list(zip(words, kinds, strict=True)))
     assert [pairs_of(row["text"]) for row in TASK.show(rows, None)] == wanted
-    decided = torch.zeros(300, 12, dtype=torch.long)
+    decided = np.zeros((300, 12), dtype=np.int64)
     for i, row in enumerate(rows):
-        decided[i, : len(row["tags"])] = torch.tensor([LABELS.index(tag) for tag in row["tags"]])
+        decided[i, : len(row["tags"])] = [LABELS.index(tag) for tag in row["tags"]]
     inputs = [{"tokens": row["tokens"]} for row in rows]
     shown = TASK.show(inputs, None, TASK._tags.mended(decided))
     assert [pairs_of(row["predicted"]) for row in shown] == wanted

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from batches import as_tensors, merged
 from datasets import Dataset, DatasetDict
 
 from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError
@@ -48,14 +49,14 @@ def data_of(*rows, **splits) -> DatasetDict:
 
 def batch_of(task, rows, tokenizer, limit):
     features = prepare_rows(columns_of(rows), task, tokenizer, limit)
-    return task.collate(features.fill(np.arange(len(rows)), Padding.of(tokenizer)))
+    return as_tensors(task.collate(features.fill(np.arange(len(rows)), Padding.of(tokenizer))))
 
 
 def gold_outputs(task, inputs, targets):
     """Outputs of a model that knows the answers: at their tokens, else at no answer."""
     start, end = inputs["char_start"], inputs["char_end"]
-    counts = inputs.get("windows", torch.ones(len(targets), dtype=torch.long))
-    wanted = targets.repeat_interleave(counts, 0)
+    windows = inputs.get("windows", torch.arange(len(targets))[:, None])
+    wanted = targets.repeat_interleave((windows >= 0).sum(1), 0)
     first = start.masked_fill(start < 0, 10**6).amin(1, keepdim=True)
     is_held = (first <= wanted[:, :1]) & (end.amax(1, keepdim=True) >= wanted[:, 1:])
     touches = is_held & (start >= 0) & (end > wanted[:, :1]) & (start < wanted[:, 1:])
@@ -308,8 +309,8 @@ def test_merge_puts_windows_under_their_rows(tiny_tokenizer, architecture):
     rows = [asked("was it? " * n, ("was", 0)) for n in (1, 30, 5)]
     inputs, targets = batch_of(replace(TASK, stride=4), rows, tokenizer, 24)
     logits = torch.randn(*inputs["input_ids"].shape, 2)
-    outputs = TASK.merge(logits, inputs)
-    counts = inputs["windows"].tolist()
+    outputs = merged(TASK, logits, inputs)
+    counts = (inputs["windows"] >= 0).sum(1).tolist()
     assert outputs.shape == (3, max(counts), logits.shape[1], 4)
     flat = iter(range(len(logits)))
     for row, count in enumerate(counts):
@@ -377,7 +378,7 @@ def test_rows_without_answers_give_targets_that_the_loss_takes(tiny_tokenizer):
     rows = [{"question": "who?", "context": "it was"}, {"question": "", "context": ""}]
     inputs, targets = batch_of(TASK, rows, tiny_tokenizer(), 64)
     assert targets.tolist() == [[IGNORED, IGNORED]] * 2
-    outputs = TASK.merge(torch.zeros(*inputs["input_ids"].shape, 2), inputs)
+    outputs = merged(TASK, torch.zeros(*inputs["input_ids"].shape, 2), inputs)
     assert TASK.loss(outputs, targets) == 0
 
 
@@ -483,10 +484,10 @@ def test_gold_labels_of_a_public_set_decode_to_exact_matches(data_dir, minilm):
     assert not (features.rows["target"] == IGNORED).any()
     metrics, moved = task.metrics(tokenizer), 0
     for numbers in np.array_split(np.arange(len(features)), 20):
-        inputs, targets = task.collate(features.fill(numbers, Padding.of(tokenizer)))
+        inputs, targets = as_tensors(task.collate(features.fill(numbers, Padding.of(tokenizer))))
         outputs = gold_outputs(task, inputs, targets)
         metrics.add(outputs, targets, ColumnRows(rows, numbers.tolist()))
-        moved += int((task.decide(task.scores(outputs)) != targets).any(1).sum())
+        moved += int((task.decide(task.scores(outputs)) != targets.numpy()).any(1).sum())
     scores, n_rows = metrics.compute(), len(features)
     # What is left are answers that begin or end inside a sub-token, as "success" of "successful".
     exceptions = round((1 - scores["exact_match"]) * n_rows)
