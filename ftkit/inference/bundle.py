@@ -8,24 +8,29 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ftkit
-from ftkit.errors import CheckpointError, SettingError
+from ftkit.errors import CheckpointError, SettingError, first_line, quoted
+from ftkit.inference.task_file import FORMAT, read_task
 from ftkit.model.adapters import load_adapter, merged_weights, save_adapter
-from ftkit.model.checkpoint import MINILM, open_beneath, open_bundled
+from ftkit.model.checkpoint import (
+    MINILM,
+    label_names,
+    open_beneath,
+    open_bundled,
+    token_limit,
+)
+from ftkit.model.trust import CODE_SETTINGS, check_folder
+from ftkit.model.trust import TASK_FILE as TASK_FILE
 from ftkit.model.weights import quiet_transformers
 from ftkit.task import Task
-from ftkit.tasks import TASKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-TASK_FILE = "task.json"
-_FORMAT = 1
 
 
 def save_bundle(
@@ -65,8 +70,10 @@ def save_bundle(
         else:
             save_adapter(model, part, MINILM if base == "minilm" else base)
         tokenizer.save_pretrained(part)
+        if type(model).__module__.startswith("transformers."):
+            _forget_code(part)
         settings = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "ftkit": ftkit.__version__,
             "task": task.name,
             "limit": limit,
@@ -94,6 +101,15 @@ def save_bundle(
     return folder
 
 
+def _forget_code(folder: Path) -> None:
+    """Drop what a checkpoint's config said of code of its own, where transformers' was used."""
+    for file in (folder / "config.json", folder / "tokenizer_config.json"):
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in settings.items() if key not in CODE_SETTINGS}
+        if kept != settings:
+            file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def _may_be_replaced(folder: Path) -> bool:
     return (folder / TASK_FILE).exists() or not any(folder.iterdir())
 
@@ -105,8 +121,10 @@ def read_bundle(
 
     An adapter is merged into the checkpoint that it was trained on.
 
-    Raises CheckpointError where the folder is no bundle, or not a whole one, or the checkpoint
-    under an adapter is missing.
+    Nothing in the folder is run, and of what it asks for, only what its weights bear out is made.
+
+    Raises CheckpointError where the folder is no bundle, or not a whole one, or holds what ftkit
+    does not write, or the checkpoint under an adapter is missing.
     """
     folder = Path(folder)
     file = folder / TASK_FILE
@@ -117,10 +135,19 @@ def read_bundle(
             f'"{folder}" is no ftkit model: it has no {TASK_FILE}',
             remedy=hint or "Give the folder that ftkit.save or `ftkit train` wrote.",
         )
-    task, limit, base = _read_task(file)
+    task, limit, base = read_task(file)
     if base is None:
         model, tokenizer = open_bundled(folder, task.head())
-        return model, tokenizer, task, limit
+    else:
+        check_folder(folder, str(folder))
+        model, tokenizer = _open_adapted(folder, base, task)
+    _check_agreement(folder, task, limit, model, tokenizer)
+    return model, tokenizer, task, limit
+
+
+def _open_adapted(
+    folder: Path, base: str, task: Task
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         model, tokenizer, new = open_beneath(base, folder, task.head())
     except CheckpointError as error:
@@ -128,18 +155,32 @@ def read_bundle(
             f'"{folder}" holds an adapter of "{base}", which cannot be opened: {error.found}',
             remedy="Put that checkpoint there again, or save the model without adapter=True.",
         ) from None
-    return load_adapter(model, folder, new), tokenizer, task, limit
+    return load_adapter(model, folder, new), tokenizer
 
 
-def _read_task(file: Path) -> tuple[Task, int, str | None]:
-    try:
-        settings: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if settings["format"] != _FORMAT:
-            raise ValueError(f"format {settings['format']}")
-        task = TASKS[settings["task"]](**settings["options"])
-        return task, int(settings["limit"]), settings.get("base")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+def _check_agreement(
+    folder: Path,
+    task: Task,
+    limit: int,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Raises CheckpointError where task.json is not that of the model beside it."""
+    labels, known = task.head().labels, label_names(model.config)
+    if labels and labels != known:
         raise CheckpointError(
-            f'"{file}" cannot be read ({type(error).__name__}: {error})',
-            remedy="Save the model again with this version of ftkit.",
-        ) from None
+            f'the {TASK_FILE} of "{folder}" has the labels {_shown(labels)}, and its config.json '
+            f"{_shown(known)}",
+            remedy="Take both files from the model's origin again.",
+        )
+    most = token_limit(tokenizer, model)
+    if limit > most:
+        raise CheckpointError(
+            f'the {TASK_FILE} of "{folder}" has a limit of {limit:,} tokens, and its model one of '
+            f"{most:,}",
+            remedy="Take the file from the model's origin again.",
+        )
+
+
+def _shown(labels: Sequence[str]) -> str:
+    return first_line(ValueError(quoted([str(label) for label in labels])))

@@ -1,7 +1,7 @@
 """LoRA through peft: a frozen checkpoint with small trained matrices beside its own.
 
-Imports torch, transformers, `task` and `errors`, and peft only where it is used; `learner` and
-`inference` call it.
+Imports torch, transformers, `trust`, `task` and `errors`, and peft only where it is used; `learner`
+and `inference` call it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ftkit.errors import CheckpointError, SettingError, quoted
+from ftkit.errors import CheckpointError, SettingError, first_line, quoted
+from ftkit.model.trust import ADAPTER_FILE, ADAPTER_WEIGHTS, read_json, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ftkit.task import Head
 
-ADAPTER_FILE = "adapter_config.json"
-"""The file by which peft knows an adapter."""
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# What of peft's settings says how to put an adapter on a model, and what besides is written.
+_APPLIED = (
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "exclude_modules",
+    "fan_in_fan_out",
+)
+_NOTED = ("base_model_name_or_path", "inference_mode", "modules_to_save", "peft_version")
+_MOST_RANK = 8192
+_WITHIN = r")(\..*)?"  # in a regular expression, behind the name of a module: and what is in it
 # peft's files hold the names that its wrapper gives to what it wraps.
 _WRAPPED = "base_model.model."
 _ADAPTER = "default"
@@ -89,7 +99,7 @@ def add_lora(
         lora_dropout=lora.dropout,
         target_modules=targets,
         # As one regular expression: a list would also match the ends of other names.
-        exclude_modules=f"({'|'.join(map(re.escape, owners))})(\\..*)?" if owners else None,
+        exclude_modules=_either(owners) if owners else None,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -162,15 +172,14 @@ def load_adapter(model: PreTrainedModel, folder: Path, new: frozenset[str]) -> P
     SettingError where peft is not installed.
     """
     peft = _import_peft()
+    config = _read_config(peft, folder)
     try:
-        config = peft.LoraConfig.from_pretrained(str(folder))
-        config.modules_to_save = None
         tuner = peft.LoraModel(model, config, _ADAPTER)
         tensors = load_file(folder / ADAPTER_WEIGHTS)
         unknown = peft.set_peft_model_state_dict(model, tensors).unexpected_keys
     except Exception as error:
         raise CheckpointError(
-            f'the adapter in "{folder}" cannot be put on its base ({error})',
+            f'the adapter in "{folder}" cannot be put on its base ({first_line(error)})',
             remedy="Check that the folder is whole, and its base the one that it was trained on.",
         ) from None
     given = {name.removeprefix(_WRAPPED).replace(f".{_ADAPTER}.", ".") for name in tensors}
@@ -208,6 +217,48 @@ def _import_peft() -> Any:
     import peft
 
     return peft
+
+
+def _read_config(peft: Any, folder: Path) -> Any:
+    """The config of a folder's adapter for peft, of nothing but what `add_lora` sets.
+
+    By itself peft would let the file name modules to import, and do much else.
+    """
+    found = read_json(folder / ADAPTER_FILE)
+    usual = peft.LoraConfig().to_dict()
+    others = [
+        key
+        for key, value in found.items()
+        if value and value != usual.get(key) and key not in (*_APPLIED, *_NOTED)
+    ]
+    rank, targets, but = (found.get(key) for key in ("r", "target_modules", "exclude_modules"))
+    if not isinstance(rank, int) or not 1 <= rank <= _MOST_RANK:
+        others.append("r")
+    if targets != "all-linear" and not isinstance(targets, list):
+        # A text would be a regular expression, of which some take years.
+        others.append("target_modules")
+    if but is not None:
+        names = str(but)[1:].removesuffix(_WITHIN).replace("\\", "").split("|")
+        if but != _either(names):
+            others.append("exclude_modules")
+    if others:
+        raise CheckpointError(
+            f'the {ADAPTER_FILE} of "{folder}" has {", ".join(map(shown, sorted(others)[:3]))} '
+            "otherwise than ftkit writes it",
+            remedy="Save the model again with ftkit.save.",
+        )
+    try:
+        return peft.LoraConfig(**{key: found[key] for key in _APPLIED if key in found})
+    except Exception as error:
+        raise CheckpointError(
+            f'the {ADAPTER_FILE} of "{folder}" cannot be read ({first_line(error)})',
+            remedy="Save the model again with ftkit.save.",
+        ) from None
+
+
+def _either(names: Sequence[str]) -> str:
+    """The regular expression of modules of these names, and of what is in them."""
+    return f"({'|'.join(map(re.escape, names))}{_WITHIN}"
 
 
 def _config(model: PreTrainedModel) -> Any:

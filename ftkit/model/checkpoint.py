@@ -20,6 +20,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, GenerationConfig
 
 from ftkit.errors import CheckpointError, first_line, quoted
 from ftkit.model.encoder_decoder import warm_start
+from ftkit.model.sizes import check_generation, check_same_sizes, check_size, check_tokenizer
+from ftkit.model.trust import ADAPTER_FILE, check_folder, read_header
 from ftkit.model.unavailable import why_unavailable
 from ftkit.model.weights import load_weights, load_with_head, quiet_transformers
 from ftkit.task import Head, Task
@@ -73,7 +75,7 @@ def open_checkpoint(
     name = str(name)
     folder = _locate(name)
     config = _load_config(folder, name, trust_remote_code)
-    tokenizer = load_tokenizer(folder, name, trust_remote_code)
+    tokenizer = load_tokenizer(folder, name, trust_remote_code, config)
     fitted = task.with_labels(data).fit_to(config, tokenizer)
     head = fitted.head()
     if head.auto_class == _SEQ2SEQ and type(config) not in _architectures(head):
@@ -95,6 +97,7 @@ def open_checkpoint(
             model, new = load_with_head(folder, name, config, head, not goes_on, trust_remote_code)
         if not goes_on:
             _set_bias(model, head)
+    check_tokenizer(tokenizer, model, name)
     _set_generation(model, head)
     _set_padding(model, tokenizer)
     limit = token_limit(tokenizer, model)
@@ -111,11 +114,13 @@ def fit_without_weights(
     """
     folder = _locate(str(name))
     config = _load_config(folder, str(name), trust_remote_code=False)
-    tokenizer = load_tokenizer(folder, str(name))
+    tokenizer = load_tokenizer(folder, str(name), config=config)
     fitted = task.with_labels(data).fit_to(config, tokenizer)
     auto = getattr(transformers, fitted.head().auto_class)
     with _seeded(0), torch.device("meta"), quiet_transformers():
         model = (auto if type(config) in auto._model_mapping else AutoModel).from_config(config)
+    if Path(folder).is_dir():
+        check_size(model, read_header(Path(folder), str(name)), str(name))
     _set_padding(model, tokenizer)
     return fitted, tokenizer, token_limit(tokenizer, model)
 
@@ -128,7 +133,10 @@ def open_bundled(folder: Path, head: Head) -> tuple[PreTrainedModel, PreTrainedT
     located, name = _locate(str(folder)), str(folder)
     config = _load_config(located, name, trust_remote_code=False)
     model, _ = load_with_head(located, name, config, head, False, trust_remote_code=False)
-    tokenizer = load_tokenizer(located, name)
+    tokenizer = load_tokenizer(located, name, config=config)
+    check_tokenizer(tokenizer, model, name)
+    if model.can_generate():
+        check_generation(model, name)
     _set_padding(model, tokenizer)
     return model, tokenizer
 
@@ -143,7 +151,7 @@ def open_as_saved(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenize
     known = getattr(transformers, (config.architectures or ["AutoModel"])[0], AutoModel)
     with quiet_transformers():
         model, _ = load_weights(known, folder, str(name), config)
-    return model, load_tokenizer(folder, str(name))
+    return model, load_tokenizer(folder, str(name), config=config)
 
 
 def open_beneath(
@@ -155,8 +163,8 @@ def open_beneath(
     Raises CheckpointError where the base, or a part of the folder, is missing.
     """
     located, name = _locate(base), str(folder)
-    tokenizer = load_tokenizer(name, name)
     found = _load_config(located, base, trust_remote_code=False)
+    tokenizer = load_tokenizer(name, name, config=found)
     if head.auto_class == _SEQ2SEQ and type(found) not in _architectures(head):
         with _seeded(0):
             model, new = warm_start(located, base, found, tokenizer)
@@ -165,25 +173,40 @@ def open_beneath(
             _head_class(found, head, base) not in (found.architectures or [])
         )
         config = _load_config(name, name, trust_remote_code=False)
+        check_same_sizes(config, found, name)
         config.architectures = found.architectures
         with _seeded(0):
             model, new = load_with_head(
                 located, base, config, head, is_head_new, trust_remote_code=False
             )
+    check_tokenizer(tokenizer, model, name)
     if model.can_generate():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        except Exception as error:
+            raise CheckpointError(
+                f'the generation_config.json of "{name}" cannot be read ({first_line(error)})',
+                remedy="Save the model again with ftkit.save.",
+            ) from None
+        check_generation(model, name)
     return model, tokenizer, new
 
 
 def load_tokenizer(
-    folder: str, name: str, trust_remote_code: bool = False
+    folder: str,
+    name: str,
+    trust_remote_code: bool = False,
+    config: PretrainedConfig | None = None,
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, without truncation or padding of its own.
+    """The tokenizer of a checkpoint, without truncation or padding of its own; `config`, where it
+    is given, is the checkpoint's.
 
     Raises CheckpointError where it is missing or cannot be read.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, config=config, trust_remote_code=trust_remote_code
+        )
     except Exception as error:
         raise CheckpointError(
             f'the tokenizer of "{name}" cannot be opened ({first_line(error)})',
@@ -199,6 +222,11 @@ def load_tokenizer(
         raise CheckpointError(
             f'"{name}" has no tokenizer',
             remedy="Put tokenizer.json and tokenizer_config.json beside the weights.",
+        )
+    if not isinstance(tokenizer.model_max_length, (int, float)):
+        raise CheckpointError(
+            f'the tokenizer of "{name}" has a model_max_length that is no number',
+            remedy="Give tokenizer_config.json a number there, or none.",
         )
     # Some ship with both set in tokenizer.json, which would cut texts without a word.
     tokenizer.backend_tokenizer.no_truncation()
@@ -250,6 +278,7 @@ def _locate(name: str) -> str:
             remedy=hint or "Give the folder that save_pretrained or ftkit.save wrote.",
         )
     _check_weights(folder, name)
+    check_folder(folder, name)
     return str(folder)
 
 
@@ -257,7 +286,7 @@ def _check_weights(folder: Path, name: str) -> None:
     safe = [*folder.glob("model*.safetensors"), *folder.glob("model.safetensors.index.json")]
     if safe:
         return
-    if (folder / "adapter_config.json").exists():
+    if (folder / ADAPTER_FILE).exists():
         raise CheckpointError(
             f'"{name}" holds an adapter alone, without its base',
             remedy="Save the model without adapter=True, which merges the two, and start there.",

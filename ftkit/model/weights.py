@@ -1,6 +1,6 @@
 """The weights of a checkpoint -> a model in float32, in which nothing is missing without a word.
 
-Reads safetensors only. Imports transformers, `task` and `errors`; `checkpoint` and
+Reads safetensors only. Imports transformers, `sizes`, `task` and `errors`; `checkpoint` and
 `encoder_decoder` call it.
 """
 
@@ -15,6 +15,8 @@ import transformers
 from transformers import AutoModel
 
 from ftkit.errors import CheckpointError, first_line
+from ftkit.model.sizes import check_sizes
+from ftkit.model.trust import is_bundle, shown
 from ftkit.task import Head
 
 if TYPE_CHECKING:
@@ -47,8 +49,19 @@ def load_weights(
 ) -> tuple[Any, frozenset[str]]:
     """The model that an Auto class makes, and the names of its tensors that the folder lacks.
 
-    Raises CheckpointError where the weights cannot be opened; `name` is what the user called them.
+    Raises CheckpointError where the weights cannot be opened, or are not of the config's sizes;
+    `name` is what the user called them.
     """
+    model, missing, _ = _load(auto, folder, name, config, trust_remote_code)
+    return model, missing
+
+
+def _load(
+    auto: Any, folder: str, name: str, config: PretrainedConfig, trust_remote_code: bool
+) -> tuple[Any, frozenset[str], list[str]]:
+    """As `load_weights`, and the names in the folder that are none of the model's."""
+    if not trust_remote_code:
+        check_sizes(auto, folder, config, name)
     try:
         model, report = auto.from_pretrained(
             folder,
@@ -63,7 +76,7 @@ def load_weights(
             f'the weights of "{name}" cannot be opened ({first_line(error)})',
             remedy="Check that model.safetensors is whole and belongs to config.json.",
         ) from None
-    return model, frozenset(report["missing_keys"])
+    return model, frozenset(report["missing_keys"]), sorted(report["unexpected_keys"])
 
 
 def check_whole(
@@ -111,12 +124,18 @@ def load_with_head(
         kept = known.keys() - missing
         names = [each for each, _ in model.named_parameters()]
         return model, frozenset(each for each in names if each.removeprefix(prefix) not in kept)
-    model, missing = load_weights(auto, folder, name, config, trust_remote_code)
+    model, missing, others = _load(auto, folder, name, config, trust_remote_code)
     if is_head_new:
         check_whole(missing, name, f"{model.base_model_prefix}.", POOLER)
         _start_bare_parameters(model, missing, auto, config)
     else:
         check_whole(missing, name)
+        if others and is_bundle(folder):
+            raise CheckpointError(
+                f'the weights of "{name}" hold {len(others)} tensors that its config.json does '
+                f"not ask for, such as {shown(others[0])}",
+                remedy="Check that model.safetensors belongs to config.json.",
+            )
     return model, missing
 
 
