@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict. A thin shell over `learner.run` and `inference`.
+"""The command line: train, evaluate, predict, push. A shell over `learner.run` and `inference`.
 
 Heavy imports stand inside the commands, so that --help answers at once.
 """
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_predict(commands)
     _add_export(commands)
+    _add_push(commands)
     return parser
 
 
@@ -167,6 +168,13 @@ def _add_export(commands: Any) -> None:
     add("--split", default="validation", metavar="NAME", help="the split of --data (validation)")
     add("--columns", metavar="text=body,...")
     add("--limit", type=int, default=1000, metavar="N", help="at most so many of them (1000)")
+def _add_push(commands: Any) -> None:
+    push = commands.add_parser("push", help="publish a model on the Hugging Face hub")
+    push.set_defaults(command=_push)
+    push.add_argument("model", metavar="DIR/model")
+    push.add_argument("hub_id", metavar="OWNER/NAME")
+    push.add_argument("--private", action="store_true", help="for you and yours alone")
+    push.add_argument("--dry-run", action="store_true", help="list the files, upload nothing")
 
 
 def _add_answering(command: argparse.ArgumentParser) -> None:
@@ -282,6 +290,24 @@ def _predict(options: argparse.Namespace) -> None:
     with open(options.output, "w", encoding="utf-8") as file:  # noqa: PTH123
         file.writelines(lines)
     print(f"{len(rows):,} predictions in {options.output}")
+
+
+def _push(options: argparse.Namespace) -> None:
+    import transformers
+
+    from ftkit.inference.push import list_files, push
+
+    if not options.dry_run:
+        if sys.stderr is None or not sys.stderr.isatty():
+            logging: Any = transformers.logging
+            logging.disable_progress_bar()  # the hub's too
+        address = push(options.model, options.hub_id, private=options.private)
+        print(f"the model is in {address}")
+        return
+    files = list_files(options.model, options.hub_id)
+    for name, size in files.items():
+        print(f"{size:>14,}  {name}")
+    print(f"{sum(files.values()):>14,}  bytes in {len(files)} files, of which none was uploaded")
 
 
 def _read_input(options: argparse.Namespace, task: Any) -> list[dict[str, Any]]:
