@@ -168,6 +168,8 @@ def _add_export(commands: Any) -> None:
     add("--split", default="validation", metavar="NAME", help="the split of --data (validation)")
     add("--columns", metavar="text=body,...")
     add("--limit", type=int, default=1000, metavar="N", help="at most so many of them (1000)")
+
+
 def _add_push(commands: Any) -> None:
     push = commands.add_parser("push", help="publish a model on the Hugging Face hub")
     push.set_defaults(command=_push)
@@ -236,7 +238,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from ftkit.errors import check_least
-    from ftkit.inference.onnx import export_onnx, read_bundle_task
+    from ftkit.inference.onnx import export_onnx
+    from ftkit.inference.task_file import read_task
 
     check_least(1, limit=options.limit)
     if options.data is None:
@@ -247,7 +250,7 @@ def _export(options: argparse.Namespace) -> None:
         from ftkit.data.sources import read_rows
 
         columns = parse_columns(options.columns)
-        task = read_bundle_task(options.model)
+        task, _, _ = read_task(Path(options.model))
         rows = read_rows(options.data, task, columns=columns, split=options.split)
     if rows is None:
         warnings.warn(

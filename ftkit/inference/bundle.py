@@ -127,15 +127,7 @@ def read_bundle(
     does not write, or the checkpoint under an adapter is missing.
     """
     folder = Path(folder)
-    file = folder / TASK_FILE
-    if not file.exists():
-        inner = folder / "model"
-        hint = f'Did you mean "{inner}"?' if (inner / TASK_FILE).exists() else ""
-        raise CheckpointError(
-            f'"{folder}" is no ftkit model: it has no {TASK_FILE}',
-            remedy=hint or "Give the folder that ftkit.save or `ftkit train` wrote.",
-        )
-    task, limit, base = read_task(file)
+    task, limit, base = read_task(folder)
     if base is None:
         model, tokenizer = open_bundled(folder, task.head())
     else:

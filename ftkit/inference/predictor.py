@@ -5,6 +5,7 @@ Serves without fastai, pandas, matplotlib or wandb; an exported model without to
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftkit.errors import DataError, SettingError, check_least, quoted
+from ftkit.errors import CheckpointError, DataError, SettingError, check_least, quoted
 from ftkit.features import (
     ColumnRows,
     Features,
@@ -26,6 +27,8 @@ from ftkit.features import (
 )
 from ftkit.inference.engine import Engine, TorchEngine
 from ftkit.inference.onnx_engine import MODEL_FILE, OnnxEngine
+from ftkit.inference.task_file import read_task
+from ftkit.model.trust import check_folder
 from ftkit.task import Prediction, Task
 
 if TYPE_CHECKING:
@@ -55,6 +58,11 @@ def load_model(
     folder = Path(folder)
     if (folder / MODEL_FILE).exists():
         return _open_exported(folder, device, precision)
+    if importlib.util.find_spec("torch") is None:
+        raise CheckpointError(
+            f'"{folder}" needs torch, and it is not installed',
+            remedy="Install torch, or export the model where there is one: ftkit export --onnx.",
+        )
     from ftkit.inference.bundle import read_bundle
 
     hf_model, tokenizer, task, limit = read_bundle(folder)
@@ -64,15 +72,15 @@ def load_model(
 def _open_exported(
     folder: Path, device: str | torch.device | None, precision: Precision
 ) -> Predictor:
-    from ftkit.inference.bundle import read_task
     from ftkit.model.tokenizer import load_tokenizer
 
+    task, limit, _ = read_task(folder)
+    check_folder(folder, str(folder))
     if precision not in ("auto", "fp32"):
         raise SettingError(
             f"precision is {precision!r}, and the model was exported with one of its own",
             remedy="Leave it out, or load the folder that it was exported from.",
         )
-    task, limit = read_task(folder)
     engine = OnnxEngine(folder / MODEL_FILE, None if device is None else str(device))
     return Predictor(engine, load_tokenizer(str(folder), str(folder)), task, limit)
 

@@ -14,7 +14,7 @@ from typing import Any
 from ftkit.errors import CheckpointError, FtkitError, SettingError, first_line
 from ftkit.inference.bundle import read_bundle
 from ftkit.inference.task_file import read_task
-from ftkit.model.trust import TASK_FILE, is_read
+from ftkit.model.trust import is_read
 
 CARD_FILE = "README.md"
 # As the hub's own client checks them, but with an owner.
@@ -36,7 +36,7 @@ def list_files(folder: str | Path, hub_id: str) -> dict[str, int]:
         )
     folder = Path(folder)
     read_bundle(folder)
-    _, _, base = read_task(folder / TASK_FILE)
+    _, _, base = read_task(folder)
     if base is not None and Path(base).is_absolute():
         raise CheckpointError(
             f'"{folder}" holds an adapter of "{base}", which nobody else has',

@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ftkit.errors import CheckpointError, FtkitError, first_line
-from ftkit.model.trust import read_json
+from ftkit.model.trust import TASK_FILE, read_json
 from ftkit.task import Task
 from ftkit.tasks import TASKS
 
@@ -23,11 +23,20 @@ _MOST = 10**7  # no option counts more: tokens, beams, rows to validate
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def read_task(file: Path) -> tuple[Task, int, str | None]:
+def read_task(folder: Path) -> tuple[Task, int, str | None]:
     """The task of a bundle, its limit in tokens, and the checkpoint under its adapter, or None.
 
-    Raises CheckpointError for a file that ftkit did not write, or a later version did.
+    Raises CheckpointError for a folder without a task.json, and for one that ftkit did not write,
+    or a later version did.
     """
+    file = folder / TASK_FILE
+    if not file.exists():
+        inner = folder / "model"
+        hint = f'Did you mean "{inner}"?' if (inner / TASK_FILE).exists() else ""
+        raise CheckpointError(
+            f'"{folder}" is no ftkit model: it has no {TASK_FILE}',
+            remedy=hint or "Give the folder that ftkit.save or `ftkit train` wrote.",
+        )
     settings = read_json(file)
     try:
         if settings.get("format") != FORMAT:

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 import ftkit
 from ftkit.cli import main
-from ftkit.errors import CheckpointError, FtkitWarning, SettingError
+from ftkit.errors import CheckpointError, SettingError
 from ftkit.inference.onnx import export_onnx
 
 
@@ -307,8 +307,7 @@ def test_the_rows_of_its_run(tiny_checkpoint, tiny_data, tmp_path, capsys):
     run = f"train classification --data {rows} --checkpoint {tiny_checkpoint} --epochs 1"
     assert main([*run.split(), "--output", str(tmp_path / "run")]) == 0
     model = tmp_path / "run" / "model"
-    with pytest.warns(FtkitWarning, match="held out"):
-        assert main(["export", str(model), "--onnx", "--output", str(tmp_path / "onnx")]) == 0
+    assert main(["export", str(model), "--onnx", "--output", str(tmp_path / "onnx")]) == 0
     facts = json.loads((tmp_path / "onnx" / "export.json").read_text("utf-8"))
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))
     assert facts["original"]["scores"] == pytest.approx(metrics["validation"])

@@ -15,11 +15,11 @@ from ftkit.errors import CheckpointError
 from ftkit.model import checkpoint as rooms
 from ftkit.model.checkpoint import (
     fit_without_weights,
-    load_tokenizer,
     open_bundled,
     open_checkpoint,
     token_limit,
 )
+from ftkit.model.tokenizer import load_tokenizer
 from ftkit.tasks import Classification, Summarization
 
 HEAD = "ForSequenceClassification"

@@ -473,7 +473,8 @@ def test_gold_labels_decode_to_the_gold_answers(tiny_tokenizer, architecture):
 def test_gold_labels_of_a_public_set_decode_to_exact_matches(data_dir, minilm):
     import pyarrow.parquet as pq
 
-    from ftkit.model.checkpoint import _locate, load_tokenizer
+    from ftkit.model.checkpoint import _locate
+    from ftkit.model.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(_locate(minilm), minilm)
     table = pq.read_table(data_dir / "squad_v1" / "validation.parquet")
