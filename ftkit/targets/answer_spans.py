@@ -43,7 +43,7 @@ def _best_of_windows(windows: np.ndarray, longest: int, each: int) -> np.ndarray
     """Start, end and logits of the best spans of each window (windows, each, 3), in any order."""
     tokens = windows.shape[1]
     start, end, char_start, char_end = (windows[..., i] for i in range(4))
-    # Nor does a token without finite logits, as of a model that diverged, start or end one.
+    # A token without finite logits, as of a model that diverged, is the same as one outside.
     is_outside = (char_start < 0) | ~np.isfinite(start + end)
     start, end = np.where(is_outside, MASKED, start), np.where(is_outside, MASKED, end)
     end = np.pad(end, ((0, 0), (0, longest - 1)), constant_values=MASKED)
@@ -51,8 +51,8 @@ def _best_of_windows(windows: np.ndarray, longest: int, each: int) -> np.ndarray
     for further in range(1, longest):
         best_end = np.maximum(best_end, end[:, further : further + tokens])
 
-    # No other token starts one of the best: so many have spans before its own.
     window = np.arange(len(windows))[:, None]
+    # Only these start one of the best: each has a span that goes before all of another token.
     first = _highest(start + best_end, min(each, tokens))
     # (windows, first tokens, longest): the span from that token to the one k behind it.
     ends = np.lib.stride_tricks.sliding_window_view(end, longest, axis=1)[window, first]
