@@ -1,4 +1,5 @@
-"""The command line: train, evaluate, predict, push. A shell over `learner.run` and `inference`.
+"""The command line: train, evaluate, predict, export, push. A thin shell over `learner.run`,
+`inference` and `jobs`.
 
 Heavy imports stand inside the commands, so that --help answers at once.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ftkit import __version__
-from ftkit.errors import DataError, FtkitError, FtkitWarning, SettingError
+from ftkit.errors import FtkitError, FtkitWarning, SettingError
 
 USER_MISTAKE = 2
 # The registry's names: importing it here would cost --help a second.
@@ -27,7 +28,6 @@ _TASKS = (
     "translation",
     "language_modeling",
 )
-_STANDARD_INPUT = "standard input"
 _PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
@@ -138,15 +138,30 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_predict(commands: Any) -> None:
-    predict = commands.add_parser("predict", help="answer rows with a model")
+    predict = commands.add_parser(
+        "predict",
+        help="answer rows with a model",
+        description="Answer rows with a model. A row that cannot be read is told, keeps its place "
+        "and has no answer; the exit code is 0, unless no row could be read, or with --strict.",
+    )
     predict.set_defaults(command=_predict)
     predict.add_argument("model", metavar="DIR/model")
     predict.add_argument(
         "input", metavar="INPUT", help="data file, or - for a text (or a JSON object) a line"
     )
-    predict.add_argument("--output", metavar="FILE.jsonl", help="standard output without it")
-    predict.add_argument("--top-k", type=int, metavar="N", help="keep the N likeliest scores")
+    add = predict.add_argument
+    add("--output", metavar="FILE", help="FILE.jsonl or FILE.parquet; else standard output")
+    add("--resume", action="store_true", help="go on with the job, if it was stopped")
+    add("--strict", action="store_true", help="end at the first row that cannot be read")
+    add("--top-k", type=int, metavar="N", help="keep the N likeliest scores or answers")
+    add("--batch-size", type=int, default=32, metavar="N", help="rows a batch (32)")
     _add_answering(predict)
+    add(
+        "--option",
+        action="append",
+        metavar="NAME=VALUE",
+        help="an option of the task, such as threshold=0.4; may be repeated",
+    )
 
 
 def _add_export(commands: Any) -> None:
@@ -268,31 +283,24 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    import json
+    from ftkit.jobs.predict import PredictJob, predict
 
-    from ftkit.inference import load_model
-
-    model = load_model(options.model, precision=options.precision)
-    rows = _read_input(options, model.task)
-    if any("prediction" in row for row in rows):
-        raise DataError(
-            "the answers are written under this name",
-            remedy="Rename the column.",
-            file=_STANDARD_INPUT if options.input == "-" else options.input,
-            column="prediction",
-        )
-    predictions = model.predict(rows, top_k=options.top_k)
-    lines = (
-        json.dumps({**row, "prediction": found.to_dict()}, ensure_ascii=False, default=str) + "\n"
-        for row, found in zip(rows, predictions, strict=True)
+    job = PredictJob(
+        model=options.model,
+        input=options.input,
+        output=options.output,
+        columns=parse_columns(options.columns),
+        top_k=options.top_k,
+        batch_size=options.batch_size,
+        precision=options.precision,
+        options=parse_options(options.option or ()),
+        strict=options.strict,
+        resume=options.resume,
     )
-    if options.output is None:
-        for line in lines:
-            print(line, end="")
-        return
-    with open(options.output, "w", encoding="utf-8") as file:  # noqa: PTH123
-        file.writelines(lines)
-    print(f"{len(rows):,} predictions in {options.output}")
+    done = predict(job)
+    if options.output is not None:
+        answered = done.rows - done.failed
+        print(f"{answered:,} predictions in {options.output}, {done.rows_a_second:,.0f} rows/s")
 
 
 def _push(options: argparse.Namespace) -> None:
@@ -311,51 +319,6 @@ def _push(options: argparse.Namespace) -> None:
     for name, size in files.items():
         print(f"{size:>14,}  {name}")
     print(f"{sum(files.values()):>14,}  bytes in {len(files)} files, of which none was uploaded")
-
-
-def _read_input(options: argparse.Namespace, task: Any) -> list[dict[str, Any]]:
-    if options.input == "-":
-        try:
-            lines = [line.rstrip("\r\n") for line in sys.stdin or ()]
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"standard input is not UTF-8 ({error.reason})",
-                remedy="Convert it, perhaps with iconv -f latin1 -t utf-8.",
-            ) from None
-        texts = [column for column in task.columns() if column.kind == "text"]
-        if sum(column.is_required for column in texts) > 1:
-            rows = [
-                _parse_row(line, number) for number, line in enumerate(lines, 1) if line.strip()
-            ]
-        else:
-            rows = [{texts[0].name: line} for line in lines if line.strip()]
-        if len(rows) < len(lines):
-            blank = len(lines) - len(rows)
-            warnings.warn(f"left out: {blank:,} blank lines", FtkitWarning, stacklevel=2)
-        return rows
-    from ftkit.data.sources import read_rows
-
-    columns = parse_columns(options.columns)
-    rows = read_rows(options.input, task, columns=columns, has_labels=False)
-    listed: list[dict[str, Any]] = rows.to_list()
-    return listed
-
-
-def _parse_row(line: str, number: int) -> dict[str, Any]:
-    import json
-
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict):
-        raise DataError(
-            "the line is no JSON object, and this task reads several texts a row",
-            remedy='Write lines such as {"question": "...", "context": "..."}.',
-            file=_STANDARD_INPUT,
-            row=number,
-        )
-    return row
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:

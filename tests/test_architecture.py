@@ -40,7 +40,9 @@ _MAY_IMPORT = {
     "model": {*_TASKS, "model"},
     "inference": {*_TASKS, "model", "inference"},
     "learner": _ABOVE,
-    "cli": _ABOVE,
+    # Files of rows and a model: `inference` itself reads no files, so that serving stays light.
+    "jobs": {*_TASKS, "data", "model", "inference", "jobs"},
+    "cli": {*_ABOVE, "jobs"},
     "blurr": _ABOVE,
 }
 _MAY_USE_THE_DOOR = ("ftkit.data.loaders", "ftkit.data.blocks", "ftkit.learner.", "ftkit.blurr")

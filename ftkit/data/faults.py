@@ -65,7 +65,9 @@ def find_csv_fault(path: Path, delimiter: str, error: Exception) -> DataError:
         return _encoding_error(path, bad, row, column)
     ragged = _read_bad_rows(path, delimiter, pa.string())[0]
     if ragged:
-        return _ragged_error(path, delimiter, ragged[0])
+        bad = ragged[0]
+        fault = ragged_error(bad.actual_columns, bad.expected_columns, bad.text, delimiter)
+        return fault.located(str(path), bad.number - 1)
     return _unreadable(path, "csv", error)
 
 
@@ -82,18 +84,48 @@ def find_jsonl_fault(path: Path, error: Exception) -> DataError:
             if not line.strip():
                 continue
             try:
-                rows.append(json.loads(line, object_pairs_hook=_unique_keys))
-            except _RepeatedKey as repeated:
-                return DataError(
-                    "the row has this key twice",
-                    remedy="Keep one of the two values.",
-                    file=str(path),
-                    row=len(rows) + 1,
-                    column=repeated.args[0],
-                )
-            except ValueError as broken:
-                return _broken_json(path, len(rows) + 1, line, broken)
+                rows.append(parse_json(line))
+            except DataError as broken:
+                return broken.located(str(path), len(rows) + 1)
     return find_row_fault(rows, file=str(path)) or _unreadable(path, "JSON Lines", error)
+
+
+def parse_json(line: str) -> Any:
+    """What a line of JSON says; raises DataError where it is broken or names a key twice."""
+    try:
+        return _DECODER.decode(line)
+    except _RepeatedKey as repeated:
+        raise DataError(
+            "the row has this key twice",
+            remedy="Keep one of the two values.",
+            column=repeated.args[0],
+        ) from None
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"broken JSON at character {error.pos + 1} ({error.msg.removesuffix(' at')}): "
+            f"{shorten(line.strip()[max(error.pos - 20, 0) :])}",
+            remedy="Write one JSON object a line; a line break inside a text is written \\n.",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"cannot be read as JSON ({first_line(error)})", remedy="Write the line anew."
+        ) from None
+
+
+def decode_utf8(data: bytes, column: str | None = None) -> str:
+    """The text that the bytes of a row, or of its column, are in UTF-8.
+
+    Raises DataError where they are none.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        encoding = _guess_encoding(data)
+        raise DataError(
+            f"byte 0x{data[error.start]:02x} is not UTF-8; the file may be {encoding}",
+            remedy=f"Convert it, perhaps with iconv -f {encoding} -t utf-8.",
+            column=column,
+        ) from None
 
 
 def find_row_fault(
@@ -162,32 +194,21 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return seen
 
 
-def _ragged_error(path: Path, delimiter: str, bad: Any) -> DataError:
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
+
+
+def ragged_error(found: int, expected: int, text: str, delimiter: str) -> DataError:
+    """The error for a row of csv with another number of fields than its header."""
     mark = "tab" if delimiter == "\t" else delimiter
-    if bad.actual_columns > bad.expected_columns:
+    if found > expected:
         remedy = f'Put double quotes around the field that has a "{mark}" inside.'
     else:
         remedy = "Fill in the missing field."
-    if '"' in bad.text:
+    if '"' in text:
         remedy += " Or look for a quote that is never closed."
     return DataError(
-        f"{bad.actual_columns} field{'s'[: bad.actual_columns != 1]} where the header has "
-        f"{bad.expected_columns}: {shorten(bad.text)}",
+        f"{found} field{'s'[: found != 1]} where the header has {expected}: {shorten(text)}",
         remedy=remedy,
-        file=str(path),
-        row=bad.number - 1,
-    )
-
-
-def _broken_json(path: Path, row: int, line: str, error: ValueError) -> DataError:
-    if not isinstance(error, json.JSONDecodeError):
-        return _unreadable(path, "JSON Lines", error)
-    return DataError(
-        f"broken JSON at character {error.pos + 1} ({error.msg.removesuffix(' at')}): "
-        f"{shorten(line.strip()[max(error.pos - 20, 0) :])}",
-        remedy="Write one JSON object a line; a line break inside a text is written \\n.",
-        file=str(path),
-        row=row,
     )
 
 

@@ -1,7 +1,8 @@
 """One data file -> one Arrow table, and a folder -> its files by split.
 
 Reads a file once, through pyarrow; where that fails, `faults` looks again and says why. Imports
-`errors` and `faults`; `parts` calls it. Everything it raises is a DataError that names the file.
+`errors` and `faults`; `parts`, `lines` and `pieces` call it. Everything it raises is a DataError
+that names the file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import csv
 import difflib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +65,19 @@ def read_file(path: Path) -> pa.Table:
             remedy=f"Give one of {', '.join(_READERS)}.",
             file=str(path),
         )
+    with opening(path):
+        return read(path)
+
+
+@contextmanager
+def opening(path: Path) -> Iterator[None]:
+    """What is done within reads a file; raises DataError where it is empty or cannot be opened."""
     try:
         if path.stat().st_size == 0:
             raise DataError(
                 "the file is empty (0 bytes)", remedy="Write the rows to it.", file=str(path)
             )
-        return read(path)
+        yield
     except OSError as error:
         raise DataError(
             f"cannot be opened ({error.strerror or error})",
@@ -153,10 +162,16 @@ def _check_shards(split: str, files: list[Path], folder: Path) -> None:
 
 
 def _read_parquet(path: Path) -> pa.Table:
-    try:
-        names = pa.parquet.read_schema(path).names
-        _check_names(path, names)
+    with reading_parquet(path):
+        check_names(path, pa.parquet.read_schema(path).names)
         return pa.parquet.read_table(path)
+
+
+@contextmanager
+def reading_parquet(path: Path) -> Iterator[None]:
+    """What is done within reads a parquet file; raises DataError where it is damaged."""
+    try:
+        yield
     except (pa.ArrowException, OSError, ValueError) as error:
         words = str(error)
         if "magic bytes" in words or "Couldn't deserialize" in words:
@@ -179,7 +194,6 @@ def _read_tsv(path: Path) -> pa.Table:
 def _read_separated(path: Path, delimiter: str) -> pa.Table:
     try:
         names = _read_header(path, delimiter)
-        _check_names(path, names)
         parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
         convert = pa.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
@@ -203,6 +217,13 @@ def _read_header(path: Path, delimiter: str) -> list[str]:
     """Column names; a header that another separator would cut is an error."""
     with path.open(encoding="utf-8-sig", newline="") as lines:
         names = next((row for row in csv.reader(lines, delimiter=delimiter) if row), None)
+    return check_header(path, delimiter, names)
+
+
+def check_header(path: Path, delimiter: str, names: list[str] | None) -> list[str]:
+    """The names in a csv file's first row; raises DataError where they are none, or name one
+    column twice, or are parted by something else than the delimiter.
+    """
     if names is None:
         raise DataError(
             "the file is empty", remedy="Write a header and the rows to it.", file=str(path)
@@ -217,6 +238,7 @@ def _read_header(path: Path, delimiter: str) -> list[str]:
             f"pandas.read_csv({path.name!r}, sep={other!r}) as the data.",
             file=str(path),
         )
+    check_names(path, names)
     return names
 
 
@@ -269,7 +291,8 @@ def _in_blocks(path: Path, read: Callable[[int], Any]) -> pa.Table:
         return read(min(path.stat().st_size + 1, _LARGEST_BLOCK))
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def check_names(path: Path, names: list[str]) -> None:
+    """Raises DataError where two columns have one name."""
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise DataError(

@@ -84,7 +84,7 @@ def normalise(table: pa.Table, *, file: str | None = None, split: str | None = N
     info = {b"huggingface": metadata[b"huggingface"]} if b"huggingface" in metadata else None
     fields = {name: _plain(table.column(name)) for name in table.column_names}
     plain = pa.table(fields)
-    _check_utf8(plain, file, split)
+    check_utf8(plain, file, split)
     try:
         known = Features.from_arrow_schema(plain.schema.with_metadata(info))
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
@@ -120,7 +120,8 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _check_utf8(table: pa.Table, file: str | None, split: str | None) -> None:
+def check_utf8(table: pa.Table, file: str | None, split: str | None = None) -> None:
+    """Raises DataError, with row and column, for text that is not UTF-8."""
     for name in table.column_names:
         column = table.column(name)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):

@@ -1,0 +1,236 @@
+"""A file of rows -> a file with their answers: what `ftkit predict` does.
+
+    source --pieces--> rows --Predictor.stream--> answers --Format--> FILE.part --> FILE
+
+No more than a piece of rows is held, and a piece is answered by itself: a job that was stopped
+and goes on writes the bytes that it would have written. Imports `data`, `inference` and the other
+rooms of `jobs`; the command line calls it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftkit.data.columns import ColumnMap
+from ftkit.data.pieces import Piece, RowSource, find_inputs, open_lines, open_rows
+from ftkit.errors import DataError, FtkitWarning, SettingError
+from ftkit.inference import Predictor, load_model
+from ftkit.jobs.formats import ERROR, PREDICTION, Columns, Format, JsonLines
+from ftkit.jobs.output import Direct, Output, PartFile, digest
+from ftkit.jobs.progress import Progress
+from ftkit.model.device import Precision
+from ftkit.task import Prediction
+
+STANDARD_INPUT = "-"
+# Batches that are sorted by length, answered and written together; fewer where each takes long.
+_BATCHES, _BATCHES_GENERATED = 32, 8
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """What a job is made of: the options of `ftkit predict`."""
+
+    model: str
+    input: str
+    """A file, another source of `load_data`, or "-" for lines of standard input."""
+    output: str | None = None
+    """FILE.jsonl or FILE.parquet; None is lines on standard output."""
+    columns: ColumnMap | None = None
+    top_k: int | None = None
+    batch_size: int = 32
+    """Windows; rows are read, answered and written 32 batches at once, of generated texts 8."""
+    precision: Precision = "fp32"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task for this job: those in `task.settings`."""
+    strict: bool = False
+    """Whether the first row without an answer ends the job."""
+    resume: bool = False
+    """Whether to go on with a job that was stopped, if there is one."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a job."""
+
+    rows: int
+    failed: int
+    """Rows without an answer."""
+    seconds: float
+    """What reading, answering and writing took, since it went on."""
+    rows_a_second: float
+
+
+def predict(job: PredictJob) -> Done:
+    """Answer the rows of a source, in their order, and write them with their answers.
+
+    A row that cannot be read has no answer: a warning says why, 20 times at most, and so does
+    its column "prediction_error". Rows are on the disk piece by piece; FILE takes its name when
+    it is whole.
+
+    Raises DataError for a source that cannot be read and, where `strict`, for the first row that
+    cannot, or in the end where no row could; SettingError for options that cannot work and for a
+    part that is not this job's; OSError where nothing can be written. After any of these, what
+    was written stays, and `resume` goes on with it.
+    """
+    part = _check_output(job)
+    model = load_model(job.model, precision=job.precision)
+    source = _open(job, model)
+    for name in (PREDICTION, ERROR):
+        if source.schema is not None and name in source.schema.names:
+            raise _taken(source, name)
+    found = find_inputs(source, model.task, job.columns)
+    answering = {"top_k": job.top_k, "batch_size": job.batch_size, **job.options}
+    # Options that cannot work are met here, before anything is written.
+    (example,) = model.predict([model.task.example], **answering)
+    is_parquet = part is not None and part.output.suffix == ".parquet"
+    form: Format = Columns.of(source, type(example)) if is_parquet else JsonLines()
+    sink: Output = part or Direct(job.output)
+    start = time.monotonic()
+    with ExitStack() as stack:
+        stack.callback(sink.close)
+        if part is not None:
+            part.open(_identity(job, source))
+            stack.push(lambda kind, *_: _say_where(part) if kind is not None else None)
+        before = sink.rows
+        progress = stack.enter_context(Progress(source.total, before))
+        batches = _BATCHES_GENERATED if model.task.generates else _BATCHES
+        for piece in source.pieces(batches * job.batch_size):
+            if piece.first < before:
+                continue
+            answers, errors = _answer(model, piece, source, found, answering, job.strict)
+            progress.report(errors.values(), sink.failed)
+            data = form.encode(piece, answers, {i: _reason(e) for i, e in errors.items()})
+            sink.add(data, len(piece), len(errors))
+            progress.advance(len(piece))
+        sink.finish(form)
+    seconds = time.monotonic() - start
+    if sink.failed:
+        said = f"{sink.failed:,} of {sink.rows:,} rows could not be read and have no answer"
+        if sink.failed == sink.rows:
+            raise DataError(said, remedy="See prediction_error.", file=source.name)
+        warnings.warn(said, FtkitWarning, stacklevel=2)
+    rate = (sink.rows - before) / max(seconds, 1e-9)
+    return Done(sink.rows, sink.failed, seconds, rate)
+
+
+def _answer(
+    model: Predictor,
+    piece: Piece,
+    source: RowSource,
+    found: Mapping[str, str],
+    answering: Mapping[str, Any],
+    is_strict: bool,
+) -> tuple[list[Prediction | None], dict[int, DataError]]:
+    """Answers of a piece, in its order, and by place why there are none."""
+    errors: dict[int, DataError] = {}
+
+    def note(place: int, error: DataError) -> None:
+        column = found.get(error.column or "", error.column)
+        errors[place] = error.located(source.name, piece.first + place + 1, column=column)
+        if is_strict:
+            raise errors[place]
+
+    for place, error in piece.errors.items():
+        note(place, error)
+    rows = piece.rows(found.values())
+    if source.schema is None:
+        for name in (PREDICTION, ERROR):
+            if any(name in row for row in rows):
+                raise _taken(source, name)
+    places = [place for place in range(len(piece)) if place not in errors]
+    inputs = [
+        {name: row[theirs] for name, theirs in found.items() if theirs in row}
+        for row in (rows[place] for place in places)
+    ]
+    answers: list[Prediction | None] = [None] * len(piece)
+    stream = model.stream(
+        inputs,
+        on_error=lambda error: note(places[(error.row or 1) - 1], error),
+        progress=False,
+        **answering,
+    )
+    for place, answer in zip(places, stream, strict=True):
+        answers[place] = answer
+    return answers, dict(sorted(errors.items()))
+
+
+def _reason(error: DataError) -> str:
+    """Why a row has no answer, without its place, which its own place tells."""
+    return f'column "{error.column}": {error.problem}' if error.column else error.problem
+
+
+def _taken(source: RowSource, name: str) -> DataError:
+    return DataError(
+        "the answers are written under this name",
+        remedy="Rename the column.",
+        file=source.name,
+        column=name,
+    )
+
+
+def _open(job: PredictJob, model: Predictor) -> RowSource:
+    if job.input != STANDARD_INPUT:
+        return open_rows(job.input, model.task)
+    lines: Iterable[bytes] = ()
+    if sys.stdin is not None:
+        own = getattr(sys.stdin, "buffer", None)
+        lines = (line.encode() for line in sys.stdin) if own is None else own
+    is_awaited = sys.stdin is not None and sys.stdin.isatty()
+    return open_lines(lines, model.task, is_awaited=is_awaited)
+
+
+# Output
+
+
+def _check_output(job: PredictJob) -> PartFile | None:
+    """The part of a file that is asked for; None where rows go to a pipe or a device."""
+    is_file = job.input != STANDARD_INPUT and Path(job.input).expanduser().is_file()
+    if job.resume and (job.output is None or not is_file):
+        raise SettingError(
+            "--resume goes on with a file of rows and a file of answers",
+            remedy="Give a file as INPUT, and --output FILE.",
+        )
+    if job.output is None:
+        return None
+    output = Path(job.output)
+    if output.exists() and not output.is_file() and not output.is_dir():
+        return None
+    if output.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
+    if not output.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(output.parent))
+    if output.suffix not in (".jsonl", ".parquet"):
+        raise SettingError(
+            f'--output ends in "{output.suffix}"', remedy="Give FILE.jsonl or FILE.parquet."
+        )
+    if is_file and output.exists() and output.samefile(Path(job.input).expanduser()):
+        raise SettingError("--output is the file that is read", remedy="Give another name.")
+    return PartFile(output, resume=job.resume)
+
+
+def _identity(job: PredictJob, source: RowSource) -> dict[str, Any]:
+    """All that the answers depend on; the input is None where it cannot be read again."""
+    path = Path(source.name)
+    return {
+        "input": digest(path) if path.is_file() else None,
+        "model": digest(Path(job.model)),
+        "columns": job.columns and dict(job.columns),
+        "top_k": job.top_k,
+        "batch_size": job.batch_size,
+        "precision": job.precision,
+        "options": dict(job.options),
+    }
+
+
+def _say_where(part: PartFile) -> None:
+    if (said := part.describe()) is not None:
+        warnings.warn(said, FtkitWarning, stacklevel=4)
