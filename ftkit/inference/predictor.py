@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from ftkit.model.device import Precision
     from ftkit.model.module import TextModel
 
+    from ftkit.inference.explanation import Explanation, Method
+
 _SLICE = 4096  # rows tokenised and sorted by length at once
 
 
@@ -271,6 +273,39 @@ class Predictor:
                 metrics.add(outputs, targets, ColumnRows(part, numbers))
             truncated += features.count_cut()
         return Evaluation(metrics.compute(), metrics.per_label(), n_rows, truncated)
+
+    def explain(
+        self,
+        row: Any,
+        *,
+        label: str | None = None,
+        entity: int | None = None,
+        method: Method | None = None,
+        n_steps: int | None = None,
+        batch_size: int = 32,
+    ) -> Explanation:
+        """How much each word of a row speaks for the answer: classification, NER, QA.
+
+        Explained is the label predicted, or `label`; the first entity found, or the one of number
+        `entity` from 0; the answer given. `method` "integrated_gradients" (Sundararajan et al.
+        2017; needs ftkit[explain]) is the default where the architecture allows it, and
+        "occlusion", which hides a word at a time, where not. Padding stands in for a hidden word.
+        `n_steps` are as many as the gap asks for, up to 256; `batch_size` counts windows.
+
+        Raises DataError for a row that cannot be read or is too long, SettingError for what
+        cannot be explained. Warns where the gap stays above 2 % of the scores.
+        """
+        from ftkit.inference.explain import explain_row
+
+        return explain_row(
+            self,
+            row,
+            label=label,
+            entity=entity,
+            method=method,
+            n_steps=n_steps,
+            batch_size=batch_size,
+        )
 
     def run(
         self, features: Features, batch_size: int, task: Task | None = None
