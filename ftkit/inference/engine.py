@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ftkit.arrays import as_array
-from ftkit.task import Arrays, Task
+from ftkit.task import Arrays, Inputs, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +35,12 @@ class TorchEngine:
         """As `Engine.answer`."""
         import torch
 
-        tensors: Any = {
-            name: torch.from_numpy(values).to(self.device) for name, values in inputs.items()
-        }
         with torch.inference_mode():
-            return as_array(self.model.answer(tensors, task))
+            return as_array(self.model.answer(as_tensors(inputs, self.device), task))
+
+
+def as_tensors(inputs: Arrays, device: torch.device) -> Inputs:
+    """A batch of arrays on a device."""
+    import torch
+
+    return {name: torch.from_numpy(values).to(device) for name, values in inputs.items()}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftkit.errors import DataError, FtkitWarning
+from ftkit.inference.engine import as_tensors
 from ftkit.inference.hiding import HiddenScores, WordedRow
 
 if TYPE_CHECKING:
@@ -150,6 +151,5 @@ def _inputs(model: Any, row: WordedRow, count: int) -> tuple[dict[str, Tensor], 
     features.tokens["owner"] = np.tile(row.owners + 1, count)
     filled = features.fill(np.arange(count), row.padding)
     owners = filled.pop("owner") - 1
-    device = next(model.parameters()).device
     inputs, _ = row.task.collate(filled)
-    return {name: each.to(device) for name, each in inputs.items()}, owners
+    return as_tensors(inputs, next(model.parameters()).device), owners

@@ -35,10 +35,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ftkit.inference.explanation import Explanation, Method
     from ftkit.model.device import Precision
     from ftkit.model.module import TextModel
-
-    from ftkit.inference.explanation import Explanation, Method
 
 _SLICE = 4096  # rows tokenised and sorted by length at once
 

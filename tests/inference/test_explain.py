@@ -16,8 +16,7 @@ from tiny_checkpoints import save_checkpoint
 import ftkit
 from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError
 from ftkit.inference.html import AGAINST, FOR, STRONGEST
-from ftkit.inference.predictor import Predictor
-from ftkit.model.module import TextModel
+from ftkit.inference.predictor import Predictor, open_engine
 
 METHODS = ("integrated_gradients", "occlusion")
 TELLING = {
@@ -77,7 +76,7 @@ def reading(model):
 
     def make(**options):
         task = dataclasses.replace(model.task, **options)
-        return Predictor(TextModel(model.model.hf_model, task).eval(), model.tokenizer, task, 16)
+        return Predictor(open_engine(model.model.hf_model, task, "cpu"), model.tokenizer, task, 16)
 
     return make
 
@@ -432,7 +431,7 @@ def with_head(checkpoint, task):
     tokenizer = open_tokenizer(checkpoint)
     if hf_model.config.pad_token_id is None:
         hf_model.config.pad_token_id = tokenizer.pad_token_id
-    return Predictor(TextModel(hf_model, task).eval(), tokenizer, task, 64)
+    return Predictor(open_engine(hf_model, task, "cpu"), tokenizer, task, 64)
 
 
 def open_tokenizer(checkpoint):
@@ -545,7 +544,7 @@ def test_mistakes(model, row, options, error, message):
 def test_tasks_that_cannot_be_explained_yet(model, task):
     from ftkit.tasks import TASKS
 
-    other = Predictor(model.model, model.tokenizer, TASKS[task](), 64)
+    other = Predictor(model.engine, model.tokenizer, TASKS[task](), 64)
     with pytest.raises(SettingError, match=rf"{task} cannot be explained yet.*classification"):
         other.explain("late")
 
