@@ -7,6 +7,7 @@ held against the original's. `int8` makes its weights smaller; `onnx_engine` run
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -40,13 +41,7 @@ EXPORT_FILE = "export.json"
 _ONE_FILE = 1_800_000_000
 
 
-_CARD = """
-## Export
-
-This folder holds the model for ONNX Runtime, `model.onnx`, instead of torch's weights:
-
-    {}
-"""
+_PIPELINE = re.compile(r"\n+or, without ftkit:\n.*?```python.*?```", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -270,5 +265,25 @@ def _write_others(folder: Path, part: Path, found: Export) -> None:
     }
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     (part / EXPORT_FILE).write_text(text, encoding="utf-8")
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    (part / "README.md").write_text(card + _CARD.format(found), encoding="utf-8")
+    # transformers' pipeline does not open an export.
+    card = _PIPELINE.sub("", (folder / "README.md").read_text(encoding="utf-8"), count=1)
+    (part / "README.md").write_text(card + _describe(found), encoding="utf-8")
+
+
+def _describe(found: Export) -> str:
+    """The card's section on the export."""
+    text = (
+        f"\n## Export\n\n`{MODEL_FILE}` holds the model for ONNX Runtime in {found.precision} "
+        f"({found.megabytes:.1f} MB), instead of torch's weights. `ftkit.load_model` opens this "
+        "folder where onnxruntime is installed; torch is not needed.\n"
+    )
+    if found.kept_in_fp32:
+        text += f"\nLeft in fp32, for they cost the score most: {', '.join(found.kept_in_fp32)}.\n"
+    if found.original and found.exported:
+        names = list(found.original.scores)
+        text += f"\nOn {found.original.rows:,} validation rows:\n\n"
+        text += f"| model | {' | '.join(names)} |\n|---{'|---' * len(names)}|\n"
+        for name, evaluation in (("original", found.original), ("export", found.exported)):
+            cells = (f"{evaluation.scores[each]:.4f}" for each in names)
+            text += f"| {name} | {' | '.join(cells)} |\n"
+    return text

@@ -47,39 +47,50 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     precision: Precision = "fp32",
+    compile: bool | str = False,
 ) -> Predictor:
     """Open a model that `ftkit.save`, `ftkit train` or `ftkit export` wrote.
 
     `device` is the first GPU, else the CPU, where it is None. Answers in fp32 agree with
-    transformers' pipelines; bf16 is faster where the device computes in it.
+    transformers' pipelines; bf16 is faster where the device computes in it. `compile` has
+    torch.compile make the model's code, which takes minutes before the first answer; a string
+    names another backend than "inductor".
 
     Raises CheckpointError for a folder that is no bundle, SettingError for a precision that
     the device does not have.
     """
     folder = Path(folder)
     if (folder / MODEL_FILE).exists():
-        return _open_exported(folder, device, precision)
+        return _open_exported(folder, device, precision, compile)
     if importlib.util.find_spec("torch") is None:
         raise CheckpointError(
             f'"{folder}" needs torch, and it is not installed',
             remedy="Install torch, or export the model where there is one: ftkit export --onnx.",
         )
     from ftkit.inference.bundle import read_bundle
+    from ftkit.model.module import compile_in_place
 
     hf_model, tokenizer, task, limit = read_bundle(folder)
-    return Predictor(open_engine(hf_model, task, device, precision), tokenizer, task, limit)
+    engine = open_engine(hf_model, task, device, precision)
+    if compile:
+        compile_in_place(hf_model, compile)
+    return Predictor(engine, tokenizer, task, limit)
 
 
 def _open_exported(
-    folder: Path, device: str | torch.device | None, precision: Precision
+    folder: Path,
+    device: str | torch.device | None,
+    precision: Precision,
+    compile: bool | str,
 ) -> Predictor:
     from ftkit.model.tokenizer import load_tokenizer
 
     task, limit, _ = read_task(folder)
     check_folder(folder, str(folder))
-    if precision not in ("auto", "fp32"):
+    if precision not in ("auto", "fp32") or compile:
+        given = "compile" if compile else f"precision {precision}"
         raise SettingError(
-            f"precision is {precision!r}, and the model was exported with one of its own",
+            f"{given} is asked for, and an exported model is what it was exported as",
             remedy="Leave it out, or load the folder that it was exported from.",
         )
     engine = OnnxEngine(folder / MODEL_FILE, None if device is None else str(device))

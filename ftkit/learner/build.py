@@ -126,7 +126,7 @@ def finetune_learner(
         checkpoint_gradients(opened.model)
     model = TextModel(opened.model, opened.task).to(device)
     if compile:
-        compile_in_place(opened.model, compile if isinstance(compile, str) else "inductor")
+        compile_in_place(opened.model, compile)
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     new = frozenset(f"hf_model.{name}" for name in drawn)
     scores = TaskScores(opened.task, opened.tokenizer)

@@ -150,11 +150,12 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
     model.disable_input_require_grads()  # type: ignore[no-untyped-call]
 
 
-def compile_in_place(model: PreTrainedModel, backend: str) -> None:
-    """Have torch.compile make the model's code when it first runs.
+def compile_in_place(model: PreTrainedModel, backend: str | bool) -> None:
+    """Have torch.compile make the model's code when it first runs; True is "inductor".
 
     Raises SettingError for a backend that torch does not know.
     """
+    backend = "inductor" if backend is True else backend
     known = torch.compiler.list_backends(exclude_tags=())
     if backend not in known:
         raise SettingError(

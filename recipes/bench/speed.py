@@ -1,9 +1,10 @@
 """Speed: ftkit against what people use today, as ratios, the contenders taking turns.
 
-Five parts, each a function: a training step against a bare PyTorch loop, and a watched one against
+Its parts are functions: a training step against a bare PyTorch loop, and a watched one against
 one that is not; a whole AG News fine-tune against Hugging Face's Trainer; the loader against
-torch's DataLoader; prediction against transformers' pipeline. rounds.py says how the turns are
-taken. Medians are quoted, with the smallest and the largest.
+torch's DataLoader; prediction, by torch and by ONNX Runtime, against transformers' pipelines or a
+bare loop. rounds.py says how the turns are taken. Medians are quoted, with the smallest and the
+largest.
 
     python recipes/bench/speed.py --work /tmp/bench --only loader,predict
 """
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from answering import compare_answers
 from common import (
     WORK,
     Rows,
@@ -235,58 +237,19 @@ def compare_loaders(settings: Settings) -> list[Comparison]:
     return [Comparison("loader, a batch", "µs", figures, {"ftkit": "≤ 60 µs"})]
 
 
-def compare_predictions(settings: Settings) -> list[Comparison]:
-    """Milliseconds to predict 500 short texts (sentences of SST-2) with the same bundle: in fp32
-    and bf16 by torch, and exported to ONNX in fp32 and int8.
-
-    The bundle is fine-tuned afresh, on 320 rows: enough for scores that differ from text to text.
-    """
-    from transformers import pipeline
-
-    import ftkit
-    from ftkit.inference.onnx import export_onnx
-
-    folder = prepare_folder("sst2", Rows(320, BATCH, 500), settings.work)
-    learn, bundle = new_learner(folder, "fp32"), settings.work / f"bundle-{time.time_ns()}"
-    fit_seconds(learn, settings.clock)
-    ftkit.save(learn, bundle)
-    texts = ftkit.load_data(folder, "classification")["test"]["text"][:]
-    exports = {name: bundle.with_name(f"{bundle.name}-{name}") for name in ("fp32", "int8")}
-    for name, export in exports.items():
-        export_onnx(bundle, export, int8=name == "int8")
-    ours = {
-        "ftkit, fp32": ftkit.load_model(bundle),
-        "ftkit, bf16": ftkit.load_model(bundle, precision="auto"),
-        "ftkit, ONNX fp32": ftkit.load_model(exports["fp32"]),
-        "ftkit, ONNX int8": ftkit.load_model(exports["int8"]),
-    }
-    theirs = pipeline("text-classification", model=str(bundle), batch_size=BATCH)
-    for name, model in ours.items():
-        answers: list[tuple[Any, Any]] = list(zip(model.predict(texts), theirs(texts), strict=True))
-        differing = sum(one.label != other["label"] for one, other in answers)
-        distance = max(abs(one.score - other["score"]) for one, other in answers)
-        print(f"  {name}: {differing} labels differ, scores by at most {distance:.1e}")
-
-    def milliseconds(predict: Callable[[list[str]], Any]) -> float:
-        started = settings.clock()
-        predict(texts)
-        return 1000 * (settings.clock() - started)
-
-    contenders: dict[str, Measure] = {
-        "pipeline, batch_size=32": partial(milliseconds, theirs),
-        **{name: partial(milliseconds, model.predict) for name, model in ours.items()},
-    }
-    goals = dict(zip(ours, ("≤ 0.435", "≤ 0.25", "≤ 0.222", "≤ 0.111"), strict=True))
-    figures = take_turns(contenders, settings.rounds)
-    return [Comparison("500 predictions", "ms", figures, goals)]
+def compare_predictions(task: str, settings: Settings) -> list[Comparison]:
+    """Prediction, by torch and exported to ONNX; answering.py says of what, and against what."""
+    return compare_answers(task, settings.work, settings.rounds, settings.clock)
 
 
-PARTS = {
+PARTS: dict[str, Callable[[Settings], list[Comparison]]] = {
     "step": compare_steps,
     "watched": compare_watched,
     "fit": compare_fits,
     "loader": compare_loaders,
-    "predict": compare_predictions,
+    "predict": partial(compare_predictions, "classification"),
+    "predict_ner": partial(compare_predictions, "ner"),
+    "predict_qa": partial(compare_predictions, "qa"),
 }
 
 

@@ -76,7 +76,9 @@ def test_what_an_export_holds(exported, shared_bundle):
     assert facts["original"]["scores"] == exported.original.scores
     assert facts["exported"]["rows"] == 24
     card = (exported.folder / "README.md").read_text("utf-8")
-    assert "accuracy" in card.partition("## Export")[2]
+    assert "| export | " in card.partition("## Export")[2]
+    assert "ftkit.load_model" in card
+    assert "pipeline(" not in card
     graph = onnx.load(exported.folder / "model.onnx").graph
     for given in graph.input:
         assert [each.dim_param != "" for each in given.type.tensor_type.shape.dim] == [True, True]
@@ -86,7 +88,7 @@ def test_an_exported_model_is_for_answers_alone(exported, tiny_data):
     model = ftkit.load_model(exported.folder)
     with pytest.raises(SettingError, match="no torch module"):
         _ = model.model
-    with pytest.raises(SettingError, match="exported with one of its own"):
+    with pytest.raises(SettingError, match="is what it was exported as"):
         ftkit.load_model(exported.folder, precision="bf16")
     with pytest.raises(SettingError, match='no device "tpu"'):
         ftkit.load_model(exported.folder, device="tpu")

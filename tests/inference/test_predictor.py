@@ -343,6 +343,14 @@ def test_bf16(shared_bundle, model, texts):
     assert by_autocast.predict(texts) == answers
 
 
+def test_a_compiled_model_answers_alike(shared_bundle, model, texts):
+    compiled = ftkit.load_model(shared_bundle, compile="eager")
+    for ours, plain in zip(compiled.predict(texts[:5]), model.predict(texts[:5]), strict=True):
+        assert ours.scores == pytest.approx(plain.scores, abs=1e-5)
+    with pytest.raises(SettingError, match='no backend "fast"'):
+        ftkit.load_model(shared_bundle, compile="fast")
+
+
 def test_a_precision_that_the_device_lacks(shared_bundle, monkeypatch):
     monkeypatch.setattr("ftkit.model.device.computes_in_bf16", lambda device: False)
     with pytest.raises(SettingError, match="no bf16 instructions"):

@@ -452,7 +452,7 @@ def test_a_slow_tokenizer_is_refused(copied, tiny_data, monkeypatch):
     class Slow:
         is_fast = False
 
-    monkeypatch.setattr(rooms.AutoTokenizer, "from_pretrained", lambda *args, **options: Slow())
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *args, **options: Slow())
     with pytest.raises(CheckpointError, match=r"has no fast version"):
         load_tokenizer(str(copied), "slow")
 
