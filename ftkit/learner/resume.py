@@ -285,7 +285,9 @@ class Checkpoints(Callback):
 
     @contextmanager
     def _asked_by_signals(self) -> Iterator[None]:
-        before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        found = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        # What is ignored stays so: a shell has its background jobs ignore Ctrl-C.
+        before = {each: handler for each, handler in found.items() if handler != signal.SIG_IGN}
 
         def ask(signum: int, frame: FrameType | None) -> None:
             self._asked = signum

@@ -36,6 +36,14 @@ class SignalAt(Callback):
             signal.raise_signal(self.signum)
 
 
+@pytest.fixture(autouse=True)
+def heeds_ctrl_c():
+    """As in a terminal, though the tests may run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def build(tiny_data, tiny_checkpoint, tmp_path_factory):
     """A function that builds the Learner of killed_run.py, with further callbacks."""
@@ -89,6 +97,13 @@ def test_stopped_again_and_again(build, never_stopped, tmp_path):
         with pytest.raises(TrainingStopped):
             script(build(tmp_path, SignalAt("after_step", 3)))
     assert_same(never_stopped, end_of(script(build(tmp_path))))
+
+
+def test_an_ignored_signal_stays_ignored(build, never_stopped, tmp_path):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    learn = script(build(tmp_path, SignalAt("before_batch", 2, signal.SIGINT)))
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert_same(never_stopped, end_of(learn))
 
 
 def test_a_second_signal_stops_at_once(build, tmp_path):
