@@ -134,6 +134,13 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--data", required=True, metavar="PATH|HUB_ID")
     evaluate.add_argument("--split", metavar="NAME", help="test, else validation, else train")
     _add_answering(evaluate)
+    evaluate.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the rows for intervals (1000); 0 leaves them out",
+    )
     evaluate.add_argument("--json", metavar="FILE", help="write the scores there too")
 
 
@@ -241,8 +248,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     model = load_model(options.model, precision=options.precision)
     columns = parse_columns(options.columns)
     rows = read_rows(options.data, model.task, columns=columns, split=options.split)
-    evaluation = model.evaluate(rows)
-    print(f"{evaluation.rows:,} rows\n{evaluation}")
+    evaluation = model.evaluate(rows, resamples=options.resamples)
+    how = f"; 95 % intervals by {options.resamples:,} resamples" if evaluation.intervals else ""
+    print(f"{evaluation.rows:,} rows{how}\n{evaluation}")
     if options.json:
         from dataclasses import asdict
 

@@ -107,6 +107,12 @@ class Metrics(Protocol):
         """Options of the task that these rows decide, such as a threshold."""
         ...
 
+    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+        """The scores of resamples of the rows, as many rows as there are, drawn with `rng` by
+        `scores.resample`: (resamples,) each. What the rows decide is decided once, by all.
+        """
+        ...
+
 
 class Task(Protocol):
     """A frozen dataclass of a task's options, which answers the questions."""

@@ -180,13 +180,18 @@ def test_evaluate_repeats_the_scores_of_the_run(trained, data, tmp_path, capsys)
     assert found["scores"] == pytest.approx(metrics["test"], abs=1e-9)
     assert found["per_label"] == metrics["per_label"]
     assert found["rows"] == 24
+    low, high = found["intervals"]["accuracy"]
+    assert low < found["scores"]["accuracy"] < high
     printed = capsys.readouterr().out
-    assert f"accuracy {metrics['test']['accuracy']:.4f}" in printed
+    assert printed.startswith("24 rows; 95 % intervals by 1,000 resamples\n")
+    assert f"\naccuracy {found['scores']['accuracy']:.4f} ({low:.4f} to {high:.4f})\n" in printed
     assert "billing" in printed
-    given = ["--split", "validation", "--json", str(file)]
+    given = ["--split", "validation", "--json", str(file), "--resamples", "0"]
     assert main(["evaluate", model, "--data", str(data), *given]) == 0
     found = json.loads(file.read_text())
     assert found["scores"] == pytest.approx(metrics["validation"], abs=1e-9)
+    assert found["intervals"] == {}
+    assert capsys.readouterr().out.startswith("24 rows\naccuracy")
 
 
 def test_evaluate_names_an_unknown_label_and_its_row(trained, tmp_path, fails):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from ftkit.inference.engine import Engine, TorchEngine
 from ftkit.inference.onnx_engine import MODEL_FILE, OnnxEngine
 from ftkit.inference.task_file import read_task
 from ftkit.model.trust import check_folder
+from ftkit.scores.resample import confidence_intervals
 from ftkit.task import Prediction, Task
 
 if TYPE_CHECKING:
@@ -128,10 +129,14 @@ class Evaluation:
     rows: int
     truncated: int
     """Rows of which the model saw a part only."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Between which numbers a score lies with 95 % confidence, by the bootstrap over rows."""
 
     def __str__(self) -> str:
         """Scores over all rows, then those of each label."""
-        lines = ["  ".join(f"{name} {value:.4f}" for name, value in self.scores.items())]
+        ends = {name: " ({:.4f} to {:.4f})".format(*each) for name, each in self.intervals.items()}
+        scores = [f"{name} {value:.4f}{ends.get(name, '')}" for name, value in self.scores.items()]
+        lines = scores if ends else ["  ".join(scores)]
         if self.per_label:
             width = max(5, *(len(label) for label in self.per_label))
             lines.append(f"{'label':<{width}}  precision  recall      f1  support")
@@ -255,8 +260,10 @@ class Predictor:
         limit = min(self.limit, settings.get("max_length") or self.limit)
         return replace(self.task, **settings), limit  # type: ignore[type-var]
 
-    def evaluate(self, rows: Any, *, batch_size: int = 32) -> Evaluation:
+    def evaluate(self, rows: Any, *, batch_size: int = 32, resamples: int = 0) -> Evaluation:
         """Score the model on labelled rows: a `datasets.Dataset`, or a dict of columns.
+
+        Intervals come from so many resamples of the rows; 1,000 are usual.
 
         Raises DataError for a label that is missing or that the model does not know.
         """
@@ -282,7 +289,8 @@ class Predictor:
             for numbers, outputs, targets in self.run(features, batch_size):
                 metrics.add(outputs, targets, ColumnRows(part, numbers))
             truncated += features.count_cut()
-        return Evaluation(metrics.compute(), metrics.per_label(), n_rows, truncated)
+        intervals = confidence_intervals(metrics, resamples)
+        return Evaluation(metrics.compute(), metrics.per_label(), n_rows, truncated, intervals)
 
     def explain(
         self,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ftkit.scores.resample import ratio, resample
 from ftkit.targets.answers import has_answers, read_answers
 
 if TYPE_CHECKING:
@@ -107,12 +108,7 @@ class AnswerMetrics:
 
         A part without a row is nan: there is nothing to score.
         """
-        has_answer = np.array(self.has_answer, dtype=bool)
-        exact, f1 = np.array(self.exact), np.array(self.f1)
-        if self.has_unanswerable:
-            is_refused = np.array(self.margins) > self._chosen_threshold()
-            exact = np.where(is_refused, ~has_answer, exact)
-            f1 = np.where(is_refused, ~has_answer, f1)
+        exact, f1, has_answer = self._by_row()
         found = {"f1": _mean(f1), "exact_match": _mean(exact)}
         if not self.has_unanswerable:
             return found
@@ -123,6 +119,16 @@ class AnswerMetrics:
             "no_answer_exact_match": _mean(exact[~has_answer]),
         }
 
+    def _by_row(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Exact match, F1, and whether there is an answer, of each row at the threshold."""
+        has_answer = np.array(self.has_answer, dtype=bool)
+        exact, f1 = np.array(self.exact), np.array(self.f1)
+        if self.has_unanswerable:
+            is_refused = np.array(self.margins) > self._chosen_threshold()
+            exact = np.where(is_refused, ~has_answer, exact)
+            f1 = np.where(is_refused, ~has_answer, f1)
+        return exact, f1, has_answer
+
     def per_label(self) -> dict[str, dict[str, float]]:
         """Answers have no labels."""
         return {}
@@ -132,6 +138,23 @@ class AnswerMetrics:
         if not self.has_unanswerable or (self.threshold is None and not self._can_choose()):
             return {}
         return {"null_threshold": self._chosen_threshold()}
+
+    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+        """The scores of resamples of the rows: (resamples,) each."""
+        exact, f1, has_answer = self._by_row()
+
+        def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+            found = {"f1": counts @ f1 / len(f1), "exact_match": counts @ exact / len(f1)}
+            if not self.has_unanswerable:
+                return found
+            with_answer, without = counts @ has_answer, counts @ ~has_answer
+            return found | {
+                "has_answer_f1": ratio(counts @ (f1 * has_answer), with_answer),
+                "has_answer_exact_match": ratio(counts @ (exact * has_answer), with_answer),
+                "no_answer_exact_match": ratio(counts @ (exact * ~has_answer), without),
+            }
+
+        return resample(rng, resamples, len(f1), scores)
 
     def _can_choose(self) -> bool:
         """Whether the rows have questions of both kinds."""

@@ -1,7 +1,7 @@
 """Scores of entities found in words: strict precision, recall and F1, all and by type.
 
-Implements the `Metrics` protocol and holds a few counts, whatever the number of rows. Imports
-numpy, `targets.tags` and `task`; tasks that tag words call it.
+Implements the `Metrics` protocol and holds five counts a row. Imports numpy, `targets.tags` and
+`task`; tasks that tag words call it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ftkit.arrays import ArrayLike, as_array
+from ftkit.scores.resample import resample
 from ftkit.targets.tags import TagSet
 from ftkit.task import Rows
 
@@ -28,6 +29,9 @@ class SpanMetrics:
     """Entities of each type that are right, found and wanted: (3, types)."""
     words: np.ndarray = field(init=False)
     """Words tagged right, and words."""
+    by_row: list[np.ndarray] = field(default_factory=list)
+    """Of each batch: entities of each row that are right, found and wanted, words tagged right,
+    and words: (rows, 5)."""
 
     def __post_init__(self) -> None:
         self.counts = np.zeros((3, len(self.tags.types)), dtype=np.int64)
@@ -37,12 +41,18 @@ class SpanMetrics:
         """Take in outputs (rows, words, tags) and tags (rows, words), below 0 behind the words."""
         wanted, found = as_array(targets), self.decide(outputs)
         is_word, n_types = wanted >= 0, len(self.tags.types)
-        self.words += [int((found == wanted)[is_word].sum()), int(is_word.sum())]
+        words = [((found == wanted) & is_word).sum(1), is_word.sum(1)]
+        self.words += [int(each.sum()) for each in words]
         found_spans = self._entities(np.where(is_word, found, -1))
         wanted_spans = self._entities(np.where(is_word, wanted, -1))
         right = np.intersect1d(found_spans, wanted_spans, assume_unique=True)
+        n_rows, n_places = len(wanted), wanted.shape[1] + 1
+        entities = []
         for place, spans in enumerate((right, found_spans, wanted_spans)):
             self.counts[place] += np.bincount(spans % n_types, minlength=n_types)
+            first_word = spans // n_types // (n_rows * n_places)
+            entities.append(np.bincount(first_word // n_places, minlength=n_rows))
+        self.by_row.append(np.stack([*entities, *words], axis=1))
 
     def _entities(self, tags: np.ndarray) -> np.ndarray:
         """A number for each entity, made of its first word, its last and its type.
@@ -59,7 +69,7 @@ class SpanMetrics:
 
     def compute(self) -> dict[str, float]:
         """F1, precision and recall over all entities, and the share of words tagged right."""
-        precision, recall, f1 = _rates(self.counts.sum(1))
+        precision, recall, f1 = _rates(self.counts.sum(1)).tolist()
         accuracy = float(self.words[0] / max(self.words[1], 1))
         return {"f1": f1, "precision": precision, "recall": recall, "accuracy": accuracy}
 
@@ -67,7 +77,7 @@ class SpanMetrics:
         """Precision, recall, F1 and support of each type."""
         table: dict[str, dict[str, float]] = {}
         for place, kind in enumerate(self.tags.types):
-            precision, recall, f1 = _rates(self.counts[:, place])
+            precision, recall, f1 = _rates(self.counts[:, place]).tolist()
             support = int(self.counts[2, place])
             table[kind] = {"precision": precision, "recall": recall, "f1": f1, "support": support}
         return table
@@ -76,8 +86,27 @@ class SpanMetrics:
         """Nothing is left to choose."""
         return {}
 
+    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+        """The scores of resamples of the rows: (resamples,) each."""
+        if not self.by_row:
+            return {}
+        by_row = np.concatenate(self.by_row)
 
-def _rates(counts: np.ndarray) -> tuple[float, float, float]:
-    """Precision, recall and F1 from how many are right, found and wanted; 0 of none is 0."""
-    right, found, wanted = counts.tolist()
-    return right / max(found, 1), right / max(wanted, 1), 2 * right / max(found + wanted, 1)
+        def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+            *entities, right, words = (counts @ by_row).T
+            precision, recall, f1 = _rates(np.stack(entities))
+            accuracy = right / np.maximum(words, 1)
+            return {"f1": f1, "precision": precision, "recall": recall, "accuracy": accuracy}
+
+        return resample(rng, resamples, len(by_row), scores)
+
+
+def _rates(counts: np.ndarray) -> np.ndarray:
+    """Precision, recall and F1 from how many are right, found and wanted: (3, ...) from (3, ...).
+
+    0 of none is 0.
+    """
+    right, found, wanted = counts
+    of = np.maximum(np.stack([found, wanted, found + wanted]), 1)
+    rates: np.ndarray = np.stack([right, right, 2 * right]) / of
+    return rates

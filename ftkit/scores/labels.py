@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftkit.arrays import ArrayLike, as_array, sigmoid
+from ftkit.scores.resample import resample
 
 if TYPE_CHECKING:
     from ftkit.task import Rows
@@ -64,10 +65,36 @@ class ClassMetrics:
         """Nothing is left to choose."""
         return {}
 
+    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+        """The scores of resamples of the rows: (resamples,) each."""
+        if not self.wanted:
+            return {}
+        wanted, found = np.concatenate(self.wanted), np.concatenate(self.found)
+        is_wanted, is_found = (_one_hot(each, len(self.labels)) for each in (wanted, found))
+        is_right = is_wanted.multiply(is_found)
+
+        def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+            right, n_wanted, n_found = counts @ is_right, counts @ is_wanted, counts @ is_found
+            is_met = n_wanted + n_found > 0
+            f1 = 2 * right / np.maximum(n_wanted + n_found, 1)
+            rows, accuracy = len(wanted), right.sum(1) / len(wanted)
+            # Gorodkin 2004, from counts of labels.
+            shared = right.sum(1) * rows - (n_wanted * n_found).sum(1)
+            spread = (rows**2 - (n_wanted**2).sum(1)) * (rows**2 - (n_found**2).sum(1))
+            return {
+                "accuracy": accuracy,
+                "macro_f1": f1.sum(1) / is_met.sum(1),
+                "mcc": np.where(spread > 0, shared / np.sqrt(np.maximum(spread, 1)), 0.0),
+            }
+
+        return resample(rng, resamples, len(wanted), scores)
+
 
 @dataclass
 class LabelsMetrics:
-    """Scores for several labels at once; holds counts a label and threshold, not scores a row."""
+    """Scores for several labels at once; holds counts a label and threshold, not scores a row, and
+    two bits a label and row where the threshold is given.
+    """
 
     labels: tuple[str, ...]
     threshold: float | None
@@ -77,6 +104,8 @@ class LabelsMetrics:
 
     A bin is a hundredth of the score; where the threshold is given, bin 1 is what reaches it.
     """
+    answers: list[np.ndarray] = field(default_factory=list)
+    """Of each batch, which labels are wanted and which are found, packed: (2, rows, bytes)."""
 
     def __post_init__(self) -> None:
         self.counts = np.zeros((2, len(self.labels), _BINS + 1), dtype=np.int64)
@@ -92,6 +121,8 @@ class LabelsMetrics:
         label = np.arange(len(self.labels))[None, :]
         present = as_array(targets).astype(np.int64)
         np.add.at(self.counts, (present, label, bins), 1)
+        if self.threshold is not None:
+            self.answers.append(np.packbits(np.stack([present, bins]).astype(bool), axis=2))
 
     def _f1(self) -> tuple[np.ndarray, ...]:
         """True positives, predicted and wanted by label and threshold: (labels, bins)."""
@@ -127,6 +158,24 @@ class LabelsMetrics:
             return {}
         return {"threshold": self.threshold or self._place() / _BINS}
 
+    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+        """The scores of resamples of the rows: (resamples,) each; nothing where the threshold is
+        not given.
+        """
+        if not self.answers:
+            return {}
+        packed = np.concatenate(self.answers, axis=1)
+        is_wanted, is_found = np.unpackbits(packed, axis=2, count=len(self.labels))
+        statistics = [_sparse(each) for each in (is_wanted & is_found, is_wanted, is_found)]
+
+        def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+            right, wanted, found = (counts @ each for each in statistics)
+            micro = 2 * right.sum(1) / np.maximum((wanted + found).sum(1), 1)
+            macro = (2 * right / np.maximum(wanted + found, 1)).mean(1)
+            return {"micro_f1": micro, "macro_f1": macro}
+
+        return resample(rng, resamples, packed.shape[1], scores)
+
 
 @dataclass
 class ValueMetrics:
@@ -158,6 +207,50 @@ class ValueMetrics:
     def chosen(self) -> dict[str, Any]:
         """Nothing is left to choose."""
         return {}
+
+    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+        """The scores of resamples of the rows: (resamples,) each."""
+        if not self.wanted:
+            return {}
+        wanted, found = np.concatenate(self.wanted), np.concatenate(self.found)
+        errors = np.abs(wanted - found)
+        orders = [np.unique(each, return_inverse=True)[1] for each in (wanted, found)]
+
+        def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+            ranks = [_mean_ranks(each, counts) - (len(wanted) + 1) / 2 for each in orders]
+            shared = (counts * ranks[0] * ranks[1]).sum(1)
+            spread = np.sqrt((counts * ranks[0] ** 2).sum(1) * (counts * ranks[1] ** 2).sum(1))
+            return {
+                "mae": counts @ errors / len(wanted),
+                "spearman": np.where(spread > 0, shared / np.maximum(spread, 1e-9), 0.0),
+            }
+
+        return resample(rng, resamples, len(wanted), scores)
+
+
+def _one_hot(labels: np.ndarray, n_labels: int) -> Any:
+    """Class numbers (rows,) as a sparse matrix (rows, labels)."""
+    from scipy.sparse import csr_array
+
+    ends = np.arange(len(labels) + 1)
+    return csr_array((np.ones(len(labels)), labels, ends), shape=(len(labels), n_labels))
+
+
+def _sparse(values: np.ndarray) -> Any:
+    from scipy.sparse import csr_array
+
+    return csr_array(values.astype(np.float64))
+
+
+def _mean_ranks(order: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Ranks from 1 of each row (resamples, rows), those that are alike sharing their mean rank.
+
+    `order` (rows,) numbers the different values by size; `counts` (resamples, rows) says how often
+    each row is there.
+    """
+    alike = counts @ _one_hot(order, int(order.max()) + 1)
+    ranks: np.ndarray = (alike.cumsum(1) - (alike - 1) / 2)[:, order]
+    return ranks
 
 
 def _label_table(

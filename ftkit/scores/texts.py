@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ftkit.scores.resample import resample
 from ftkit.task import Rows
 
 if TYPE_CHECKING:
@@ -81,15 +82,13 @@ SUMMARY_SCORES = (*ROUGE, "mean_length", "novel_bigrams", "copied_sentences", "e
 
 @dataclass
 class SummaryMetrics:
-    """ROUGE, length, novelty, copying and silence of summaries; holds four numbers a row."""
+    """ROUGE, length, novelty, copying and silence of summaries; holds ten numbers a row."""
 
     decode: Decode
     rouge: list[list[float]] = field(default_factory=list)
-    counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("words", "bigrams", "novel", "sentences", "copied", "empty"), 0
-        )
-    )
+    counts: list[list[int]] = field(default_factory=list)
+    """Of each row: words; bigrams, and those that are novel; sentences, and those that are copied;
+    whether it is empty."""
 
     def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in generated ids (rows, tokens) and the rows, with the texts that people wrote."""
@@ -100,12 +99,10 @@ class SummaryMetrics:
             bigrams = set(pairwise(words))
             whole = f" {' '.join(document_words)} "
             sentences = [part for each in split_sentences(text) if (part := split_words(each))]
-            self.counts["words"] += len(words)
-            self.counts["bigrams"] += len(bigrams)
-            self.counts["novel"] += len(bigrams.difference(pairwise(document_words)))
-            self.counts["sentences"] += len(sentences)
-            self.counts["copied"] += sum(f" {' '.join(each)} " in whole for each in sentences)
-            self.counts["empty"] += not text.strip()
+            novel = len(bigrams.difference(pairwise(document_words)))
+            copied = sum(f" {' '.join(each)} " in whole for each in sentences)
+            is_empty = not text.strip()
+            self.counts.append([len(words), len(bigrams), novel, len(sentences), copied, is_empty])
 
     def compute(self) -> dict[str, float]:
         """ROUGE as the mean over rows; mean length in words; the share of different bigrams that
@@ -113,13 +110,8 @@ class SummaryMetrics:
         """
         if not self.rouge:
             return dict.fromkeys(SUMMARY_SCORES, 0.0)
-        rouge, counts = np.mean(self.rouge, axis=0), self.counts
-        return {name: float(value) for name, value in zip(ROUGE, rouge, strict=True)} | {
-            "mean_length": counts["words"] / len(self.rouge),
-            "novel_bigrams": counts["novel"] / max(1, counts["bigrams"]),
-            "copied_sentences": counts["copied"] / max(1, counts["sentences"]),
-            "empty": counts["empty"] / len(self.rouge),
-        }
+        found = self._scores(np.ones((1, len(self.rouge))))
+        return {name: float(value[0]) for name, value in found.items()}
 
     def per_label(self) -> dict[str, dict[str, float]]:
         """A text has no labels."""
@@ -128,6 +120,21 @@ class SummaryMetrics:
     def chosen(self) -> dict[str, Any]:
         """Nothing is left to choose."""
         return {}
+
+    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+        """The scores of resamples of the rows: (resamples,) each."""
+        return resample(rng, resamples, len(self.rouge), self._scores)
+
+    def _scores(self, times: np.ndarray) -> dict[str, np.ndarray]:
+        """The scores (some,) of rows that are there so many times: (some, rows)."""
+        rouge = times @ np.array(self.rouge) / len(self.rouge)
+        words, bigrams, novel, sentences, copied, empty = (times @ np.array(self.counts)).T
+        return dict(zip(ROUGE, rouge.T, strict=True)) | {
+            "mean_length": words / len(self.rouge),
+            "novel_bigrams": novel / np.maximum(1, bigrams),
+            "copied_sentences": copied / np.maximum(1, sentences),
+            "empty": empty / len(self.rouge),
+        }
 
 
 # As sacrebleu's signatures have them.
@@ -143,13 +150,13 @@ class TranslationMetrics:
     decode: Decode
     texts: list[str] = field(default_factory=list)
     references: list[list[str]] = field(default_factory=list)
-    copied: int = 0
+    copied: list[bool] = field(default_factory=list)
 
     def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in generated ids (rows, tokens) and the rows, with the texts that people wrote."""
         texts = self.decode(outputs)
         for text, row in zip(texts, rows, strict=True):
-            self.copied += bool(text) and split_words(text) == split_words(row["source"])
+            self.copied.append(bool(text) and split_words(text) == split_words(row["source"]))
         self.texts += texts
         self.references += references_of(rows, "target")
 
@@ -159,19 +166,21 @@ class TranslationMetrics:
         """
         if not self.texts:
             return dict.fromkeys(TRANSLATION_SCORES, 0.0)
-        most = max(map(len, self.references))
-        # sacrebleu takes the first references of all rows, then the second ones, and so on.
-        streams = [
-            [each[i] if i < len(each) else None for each in self.references] for i in range(most)
-        ]
         chrf, bleu = _sacrebleu()
         return {
-            "chrf": float(chrf.corpus_score(self.texts, streams).score) / 100,
-            "bleu": float(bleu.corpus_score(self.texts, streams).score) / 100,
+            "chrf": float(chrf.corpus_score(self.texts, self._streams()).score) / 100,
+            "bleu": float(bleu.corpus_score(self.texts, self._streams()).score) / 100,
             "mean_length": sum(len(split_words(text)) for text in self.texts) / len(self.texts),
-            "copied_sources": self.copied / len(self.texts),
+            "copied_sources": sum(self.copied) / len(self.texts),
             "empty": sum(not text.strip() for text in self.texts) / len(self.texts),
         }
+
+    def _streams(self) -> list[list[str | None]]:
+        """The first references of all rows, then the second ones, and so on, as sacrebleu does."""
+        most = max(map(len, self.references))
+        return [
+            [each[i] if i < len(each) else None for each in self.references] for i in range(most)
+        ]
 
     def per_label(self) -> dict[str, dict[str, float]]:
         """A text has no labels."""
@@ -180,6 +189,34 @@ class TranslationMetrics:
     def chosen(self) -> dict[str, Any]:
         """Nothing is left to choose."""
         return {}
+
+    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+        """The scores of resamples of the rows: (resamples,) each."""
+        if not self.texts:
+            return {}
+        metrics, streams = _sacrebleu(), self._streams()
+        # Counts of each row, whose sums give a corpus its score: what sacrebleu's own bootstrap,
+        # which keeps no more than half a width, is made of.
+        counts = [np.array(m._extract_corpus_statistics(self.texts, streams)) for m in metrics]
+        per_row = [
+            [len(split_words(text)) for text in self.texts],
+            self.copied,
+            [not text.strip() for text in self.texts],
+        ]
+
+        def scores(times: np.ndarray) -> dict[str, np.ndarray]:
+            corpus = [
+                [
+                    metric._aggregate_and_compute([row]).score / 100
+                    for row in sums.astype(int).tolist()
+                ]
+                for metric, sums in zip(metrics, (times @ each for each in counts), strict=True)
+            ]
+            means = times @ np.array(per_row).T / len(self.texts)
+            columns = [*map(np.array, corpus), *means.T]
+            return dict(zip(TRANSLATION_SCORES, columns, strict=True))
+
+        return resample(rng, resamples, len(self.texts), scores)
 
 
 @cache

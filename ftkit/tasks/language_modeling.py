@@ -17,6 +17,7 @@ import numpy as np
 from ftkit.arrays import ArrayLike, as_array, namespace
 from ftkit.errors import CheckpointError, DataError, SettingError, check_least, quoted
 from ftkit.features import IGNORED
+from ftkit.scores.resample import ratio, resample
 from ftkit.targets.loss import count_targets, token_loss
 from ftkit.task import Batch, Column, Head, Prediction, Reduction, Rows
 
@@ -377,10 +378,12 @@ class LanguageModeling:
 
 
 class Perplexity:
-    """Perplexity of the targets of all batches; holds two numbers."""
+    """Perplexity of the targets of all batches; holds two numbers a block."""
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
+        self.by_block: list[tuple[float, int]] = []
+        """The loss and the number of the targets of each block."""
 
     def add(self, outputs: ArrayLike, targets: ArrayLike, rows: Rows) -> None:
         """Take in logits (blocks, places, vocabulary) and targets (blocks, places)."""
@@ -392,8 +395,10 @@ class Perplexity:
         for logits, wanted in zip(outputs, targets, strict=True):
             places = torch.nonzero(wanted != IGNORED)[:, 0]
             chosen = logits[places].float()
-            self.total += F.cross_entropy(chosen, wanted[places], reduction="sum").item()
+            loss = F.cross_entropy(chosen, wanted[places], reduction="sum").item()
+            self.total += loss
             self.count += len(places)
+            self.by_block.append((loss, len(places)))
 
     def compute(self) -> dict[str, float]:
         """Perplexity, and the mean loss of a target in nats; no numbers where nothing was asked."""
@@ -408,6 +413,16 @@ class Perplexity:
     def chosen(self) -> dict[str, Any]:
         """Nothing is left to choose."""
         return {}
+
+    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+        """The scores of resamples of the blocks, which are its rows: (resamples,) each."""
+
+        def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+            loss = ratio(*(counts @ np.array(self.by_block)).T)
+            with np.errstate(over="ignore"):
+                return {"perplexity": np.exp(loss), "loss": loss}
+
+        return resample(rng, resamples, len(self.by_block), scores)
 
 
 def _head_class(auto_class: str, config: PretrainedConfig) -> str | None:

@@ -238,6 +238,24 @@ def test_evaluate(model, tiny_data):
     assert model.evaluate(rows.to_dict()) == evaluation
 
 
+def test_evaluate_with_intervals(model, tiny_data):
+    rows = tiny_data["test"]
+    evaluation = model.evaluate(rows, resamples=500)
+    assert list(evaluation.intervals) == list(evaluation.scores)
+    found = [answer.label for answer in model.predict(rows["text"])]
+    rng = np.random.default_rng(7)
+    draws = [rng.integers(len(rows), size=len(rows)) for _ in range(4000)]
+    wanted, found = np.array(rows["label"]), np.array(found)
+    right = [(wanted[draw] == found[draw]).mean() for draw in draws]
+    # Rows are in another order there; accuracies of 24 rows are steps of 0.04.
+    ends = evaluation.intervals["accuracy"]
+    assert ends == pytest.approx(tuple(np.quantile(right, [0.025, 0.975])), abs=0.045)
+    assert f"accuracy {evaluation.scores['accuracy']:.4f} ({ends[0]:.4f} to" in str(evaluation)
+    assert model.evaluate(rows, resamples=500) == evaluation
+    one = model.evaluate(rows.select([0]), resamples=50)
+    assert one.intervals["accuracy"] in ((0.0, 0.0), (1.0, 1.0))
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
