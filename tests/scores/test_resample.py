@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
+from ftkit.arrays import as_array
 from ftkit.errors import SettingError
 from ftkit.scores.answers import AnswerMetrics
 from ftkit.scores.entities import SpanMetrics
@@ -97,7 +98,7 @@ KINDS = {
     "labels": (lambda: ClassMetrics(LABELS), class_rows),
     "several labels": (lambda: LabelsMetrics(LABELS, 0.5), labels_rows),
     "values": (ValueMetrics, value_rows),
-    "entities": (lambda: SpanMetrics(TAGS, lambda o: TAGS.mended(o.argmax(-1))), span_rows),
+    "entities": (lambda: SpanMetrics(TAGS, lambda o: TAGS.mended(as_array(o).argmax(-1))), span_rows),
     "answers": (lambda: AnswerMetrics(same, has_unanswerable=False), answer_rows),
     "answers or none": (lambda: AnswerMetrics(same, has_unanswerable=True), answer_rows),
     "summaries": (lambda: SummaryMetrics(read), text_rows),
