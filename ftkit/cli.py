@@ -1,5 +1,4 @@
-"""The command line: train, evaluate, predict, export, push. A thin shell over `learner.run`,
-`inference` and `jobs`.
+"""The command line, a thin shell over `learner.run`, `inference` and `jobs`.
 
 Heavy imports stand inside the commands, so that --help answers at once.
 """
@@ -78,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_export(commands)
     _add_push(commands)
+    _add_demo(commands)
     return parser
 
 
@@ -199,6 +199,14 @@ def _add_push(commands: Any) -> None:
     push.add_argument("hub_id", metavar="OWNER/NAME")
     push.add_argument("--private", action="store_true", help="for you and yours alone")
     push.add_argument("--dry-run", action="store_true", help="list the files, upload nothing")
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser("demo", help="try a model on a page in your browser")
+    demo.set_defaults(command=_demo)
+    demo.add_argument("model", metavar="DIR/model")
+    demo.add_argument("--port", type=int, metavar="N", help="of 127.0.0.1; a free one from 7860")
+    demo.add_argument("--precision", choices=_PRECISIONS, default="fp32")
 
 
 def _add_answering(command: argparse.ArgumentParser) -> None:
@@ -327,6 +335,23 @@ def _push(options: argparse.Namespace) -> None:
     for name, size in files.items():
         print(f"{size:>14,}  {name}")
     print(f"{sum(files.values()):>14,}  bytes in {len(files)} files, of which none was uploaded")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from ftkit.inference.demo import serve
+
+    serve(options.model, read_texts, port=options.port, precision=options.precision)
+
+
+def read_texts(
+    source: str | Path, task: Any, columns: dict[str, str | list[str]] | None = None
+) -> list[dict[str, Any]]:
+    """The rows of a data file as dicts, checked for what the task's model reads."""
+    from ftkit.data.sources import read_rows
+
+    rows = read_rows(source, task, columns=columns, has_labels=False)
+    listed: list[dict[str, Any]] = rows.to_list()
+    return listed
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -57,10 +57,10 @@ def explain_row(
             f"method is {method!r}", remedy=f"Use one of {quoted(get_args(Method))}."
         )
     task = predictor.task
-    if task.name not in _TARGETS:
+    if task.name not in EXPLAINED:
         raise SettingError(
             f"answers of {task.name} cannot be explained yet",
-            remedy=f"Those of {quoted(list(_TARGETS))} can.",
+            remedy=f"Those of {quoted(EXPLAINED)} can.",
         )
     worded = WordedRow.read(row, task, predictor.tokenizer, predictor.limit)
     clone = None if method == "occlusion" else _differentiable(predictor, worded, method)
@@ -192,6 +192,8 @@ _TARGETS: Mapping[str, Callable[..., _Target]] = {
     "ner": _entity_target,
     "qa": _answer_target,
 }
+EXPLAINED = tuple(_TARGETS)
+"""Names of the tasks whose answers can be explained."""
 
 
 def _refuse(**options: Any) -> None:

@@ -98,7 +98,10 @@ KINDS = {
     "labels": (lambda: ClassMetrics(LABELS), class_rows),
     "several labels": (lambda: LabelsMetrics(LABELS, 0.5), labels_rows),
     "values": (ValueMetrics, value_rows),
-    "entities": (lambda: SpanMetrics(TAGS, lambda o: TAGS.mended(as_array(o).argmax(-1))), span_rows),
+    "entities": (
+        lambda: SpanMetrics(TAGS, lambda o: TAGS.mended(as_array(o).argmax(-1))),
+        span_rows,
+    ),
     "answers": (lambda: AnswerMetrics(same, has_unanswerable=False), answer_rows),
     "answers or none": (lambda: AnswerMetrics(same, has_unanswerable=True), answer_rows),
     "summaries": (lambda: SummaryMetrics(read), text_rows),
