@@ -170,16 +170,23 @@ class PartFile:
         assert self._file is not None
         _write(self._file, data)
         os.fsync(self._file.fileno())
+        before = self.rows, self.failed, self._bytes
         self.rows += rows
         self.failed += failed
         self._bytes += len(data)
-        self._write_state()
+        try:
+            self._write_state()
+        except BaseException:
+            self.rows, self.failed, self._bytes = before
+            raise
 
     def finish(self, form: Format) -> None:
         """Give the rows the name that was asked for."""
-        self.close()
+        assert self._file is not None
+        self._file.close()
         form.assemble(self.path, self.output)
         self._state_path.unlink()
+        self._file = None
 
     def close(self) -> None:
         """Leave the rows where they are; nothing stays of a job that has none."""
@@ -206,8 +213,12 @@ class PartFile:
             "versions": _versions(),
         }
         partial = self._state_path.with_name(f"{self._state_path.name}.new")
-        partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self._state_path)
+        try:
+            partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+            partial.replace(self._state_path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
     def _read_state(self) -> dict[str, Any] | None:
         try:

@@ -10,6 +10,7 @@ _BERT = {
     "classification": "ForSequenceClassification",
     "ner": "ForTokenClassification",
     "qa": "ForQuestionAnswering",
+    "language_modeling": "ForMaskedLM",
 }
 
 

@@ -241,8 +241,12 @@ def test_lines_of_standard_input(predict, monkeypatch):
             rows = lines_of("a.jsonl") if output else list(map(json.loads, out.splitlines()))
         assert [row.get("text") for row in rows] == ["late parcel", None, "my refund"]
         assert [row["prediction"] is None for row in rows] == [False, True, False]
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
-    assert predict("-") == (0, "", "")
+    for output in ([], ["--output", "b.jsonl"], ["--output", "b.parquet"]):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+        assert predict("-", *output)[::2] == (0, "")
+    assert Path("b.jsonl").read_text() == ""
+    assert len(pq.read_table("b.parquet")) == 0
+    assert names_here() == ["a.jsonl", "a.parquet", "b.jsonl", "b.parquet"]
 
 
 def test_objects_of_standard_input(predict, task_bundle, monkeypatch):
@@ -539,7 +543,7 @@ def test_a_full_disk_keeps_what_it_took(predict, tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    ("kills", "seed"), [(2, 0), *(pytest.param(9, s, marks=pytest.mark.slow) for s in range(1, 4))]
+    ("kills", "seed"), [(2, 0), *(pytest.param(5, s, marks=pytest.mark.slow) for s in (1, 2))]
 )
 def test_a_killed_job_ends_as_one_never_killed(predict, bundle, tmp_path, kills, seed):
     command = [sys.executable, _SCRIPT, kills, seed, bundle]
@@ -578,7 +582,7 @@ print(peak.split()[1])
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
 def test_memory_is_flat(bundle, tmp_path):
     peaks = []
-    for count in (4_000, 60_000):
+    for count in (4_000, 40_000):
         file = tmp_path / f"{count}.parquet"
         # A column that the model does not read costs memory and no time.
         columns = {"note": ["x" * 2_000] * count, "text": ["late"] * count}
@@ -587,5 +591,5 @@ def test_memory_is_flat(bundle, tmp_path):
         command = [sys.executable, "-c", _PEAK, "predict", bundle, *given]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout.split()[-1]))
-    # Held whole, the notes alone would take 112 MB more, and as much again for what is written.
-    assert peaks[1] - peaks[0] < 56_000
+    # Held whole, the notes alone would take 72 MB more, and as much again for what is written.
+    assert peaks[1] - peaks[0] < 36_000
