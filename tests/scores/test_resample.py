@@ -41,7 +41,7 @@ def value_rows(rng):
 
 
 def span_rows(rng):
-    wanted = TAGS.mended(torch.from_numpy(rng.choice(len(TAGS.labels), (ROWS, 6))))
+    wanted = torch.from_numpy(TAGS.mended(rng.choice(len(TAGS.labels), (ROWS, 6))))
     found = torch.where(torch.rand(wanted.shape) < 0.7, wanted, rng.integers(len(TAGS.labels)))
     wanted[torch.arange(6) >= torch.from_numpy(rng.integers(0, 7, ROWS))[:, None]] = -100
     return torch.nn.functional.one_hot(found, len(TAGS.labels)).float(), wanted.numpy(), None
