@@ -36,6 +36,8 @@ def _steps_before(
 ) -> list[onnx.NodeProto]:
     """The steps whose result nothing but the pick reads, in the order of the graph."""
     readers: dict[str, list[str]] = defaultdict(list)
+    for output in graph.output:
+        readers[output.name].append("")  # whoever runs the graph
     for node in graph.node:
         for each in node.input:
             readers[each].append(node.output[0])
