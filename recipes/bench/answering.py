@@ -68,7 +68,7 @@ READ = {"classification": ("text",), "ner": ("text",), "qa": ("question", "conte
 
 
 def train_briefly(task: str, folder: Path, bundle: Path) -> Path:
-    """A bundle that has seen the training rows once; those of NER five times, to find any entity."""
+    """A bundle that has seen the training rows once; of NER five times, to find entities at all."""
     import ftkit
 
     data = ftkit.load_data(folder, task)
