@@ -22,13 +22,14 @@ from typing import Any
 
 from ftkit.data.columns import ColumnMap
 from ftkit.data.pieces import Piece, RowSource, find_inputs, open_lines, open_rows
-from ftkit.errors import DataError, FtkitWarning, SettingError
+from ftkit.errors import DataError, FtkitWarning, SettingError, first_line, quoted
 from ftkit.inference import Predictor, load_model
 from ftkit.jobs.formats import ERROR, PREDICTION, Columns, Format, JsonLines
 from ftkit.jobs.output import Direct, Output, PartFile, digest
 from ftkit.jobs.progress import Progress
 from ftkit.model.device import Precision
-from ftkit.task import Prediction
+from ftkit.task import Prediction, Task
+from ftkit.tasks import with_options
 
 STANDARD_INPUT = "-"
 # Batches that are sorted by length, answered and written together; fewer where each takes long.
@@ -88,8 +89,9 @@ def predict(job: PredictJob) -> Done:
         if source.schema is not None and name in source.schema.names:
             raise _taken(source, name)
     found = find_inputs(source, model.task, job.columns)
+    _check_options(model.task, job.options)
     answering = {"top_k": job.top_k, "batch_size": job.batch_size, **job.options}
-    # Options that cannot work are met here, before anything is written.
+    # Counts that cannot work are met here, before anything is written.
     (example,) = model.predict([model.task.example], **answering)
     is_parquet = part is not None and part.output.suffix == ".parquet"
     form: Format = Columns.of(source, type(example)) if is_parquet else JsonLines()
@@ -101,7 +103,9 @@ def predict(job: PredictJob) -> Done:
             part.open(_identity(job, source))
             stack.push(lambda kind, *_: _say_where(part) if kind is not None else None)
         before = sink.rows
-        progress = stack.enter_context(Progress(source.total, before))
+        # Lines that somebody reads as they come tell how far it is.
+        is_read = job.output is None and sys.stdout.isatty()
+        progress = stack.enter_context(Progress(source.total, before, is_quiet=is_read))
         batches = _BATCHES_GENERATED if model.task.generates else _BATCHES
         for piece in source.pieces(batches * job.batch_size):
             if piece.first < before:
@@ -120,6 +124,21 @@ def predict(job: PredictJob) -> Done:
         warnings.warn(said, FtkitWarning, stacklevel=2)
     rate = (sink.rows - before) / max(seconds, 1e-9)
     return Done(sink.rows, sink.failed, seconds, rate)
+
+
+def _check_options(task: Task, options: Mapping[str, Any]) -> None:
+    if unknown := [name for name in options if name not in task.settings]:
+        raise SettingError(
+            f"a model for {task.name} has no setting {quoted(unknown)}",
+            remedy=f"It has {quoted(task.settings)}." if task.settings else "It has none.",
+        )
+    try:
+        with_options(task, options)
+    except TypeError as error:
+        raise SettingError(
+            f"--option has a value of another type than is meant ({first_line(error)})",
+            remedy="Write numbers as numbers, such as --option stride=64.",
+        ) from None
 
 
 def _answer(

@@ -21,11 +21,12 @@ _SECONDS = 10  # between two lines
 class Progress:
     """A bar in a terminal; elsewhere a line now and then, and none where the work is short."""
 
-    def __init__(self, total: int | None, done: int) -> None:
+    def __init__(self, total: int | None, done: int, *, is_quiet: bool = False) -> None:
         """`total` rows, if that is known, of which `done` were answered by an earlier run."""
         self._total, self._done, self._begun = total, done, done
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=done, unit=" rows", disable=not is_terminal)
+        self._is_quiet, hides_bar = is_quiet, is_quiet or not is_terminal
+        self._bar = tqdm(total=total, initial=done, unit=" rows", disable=hides_bar)
         self._start = self._last = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -39,7 +40,7 @@ class Progress:
         self._done += rows
         self._bar.update(rows)
         now = time.monotonic()
-        if self._bar.disable and now - self._last > _SECONDS:
+        if self._bar.disable and not self._is_quiet and now - self._last > _SECONDS:
             self._last = now
             of_all = "" if self._total is None else f" of {self._total:,}"
             rate = (self._done - self._begun) / (now - self._start)

@@ -190,9 +190,16 @@ def test_options_of_a_call(predict, task_bundle, tmp_path):
         _, out, _ = predict(file, "--option", f"threshold={threshold}", model=folder)
         answers = [json.loads(line)["prediction"] for line in out.splitlines()]
         assert {len(answer["labels"]) for answer in answers} == {count}
-    code, _, err = predict(file, "--option", "treshold=0.5", "--output", "a.jsonl", model=folder)
-    assert code == 2
-    assert 'no setting "treshold"' in err
+    for option, said in (
+        ("treshold=0.5", 'no setting "treshold"'),
+        ("progress=1", 'no setting "progress"'),
+        ("labels=a", 'no setting "labels"'),
+        ("threshold=high", "a value of another type"),
+        ("max_length=many", "a value of another type"),
+        ("threshold=2", "threshold is 2"),
+    ):
+        code, _, err = predict(file, "--option", option, "--output", "a.jsonl", model=folder)
+        assert (code, said in err) == (2, True), err
     assert names_here() == ["rows.csv"]
 
 
@@ -220,6 +227,8 @@ def test_a_bar_in_a_terminal(predict, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     err = predict(file, "--batch-size", 1, "--output", "a.jsonl")[2]
     assert "71/71" in err
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "71/71" not in predict(file, "--batch-size", 1)[2]
     assert "\nnote: " in err.replace("\r", "\n")
 
 
