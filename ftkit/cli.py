@@ -273,6 +273,7 @@ def _export(options: argparse.Namespace) -> None:
     from ftkit.inference.task_file import read_task
 
     check_least(1, limit=options.limit)
+    task, _, _ = read_task(Path(options.model))
     if options.data is None:
         from ftkit.learner.run import validation_rows
 
@@ -281,7 +282,6 @@ def _export(options: argparse.Namespace) -> None:
         from ftkit.data.sources import read_rows
 
         columns = parse_columns(options.columns)
-        task, _, _ = read_task(Path(options.model))
         rows = read_rows(options.data, task, columns=columns, split=options.split)
     if rows is None:
         warnings.warn(

@@ -23,7 +23,7 @@ from ftkit.errors import CheckpointError, SettingError, check_least, first_line
 from ftkit.features import Padding, input_columns, prepare_rows
 from ftkit.inference.engine import Engine
 from ftkit.inference.int8 import quantise, quiet
-from ftkit.inference.onnx_engine import DATA_FILE, MODEL_FILE, OnnxEngine
+from ftkit.inference.onnx_engine import DATA_FILE, EXPORT_FILE, MODEL_FILE, OnnxEngine
 from ftkit.inference.onnx_graph import pick_early
 from ftkit.inference.predictor import Evaluation, Predictor
 from ftkit.task import Arrays
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 _NAMES = ("input_ids", "attention_mask", "token_type_ids")
 # What float32 sums in another order may differ by in a logit.
 _TOLERANCE = 1e-3
-EXPORT_FILE = "export.json"
 # Above this, protobuf's 2 GB are near, and the weights stand in a file of their own.
 _ONE_FILE = 1_800_000_000
 
@@ -265,8 +264,9 @@ def _write_others(folder: Path, part: Path, found: Export) -> None:
     }
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     (part / EXPORT_FILE).write_text(text, encoding="utf-8")
-    # transformers' pipeline does not open an export.
+    # transformers does not open an export.
     card = _PIPELINE.sub("", (folder / "README.md").read_text(encoding="utf-8"), count=1)
+    card = card.replace("library_name: transformers", "library_name: onnx", 1)
     (part / "README.md").write_text(card + _describe(found), encoding="utf-8")
 
 

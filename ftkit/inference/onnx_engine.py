@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftkit.errors import CheckpointError, SettingError, first_line, quoted
+from ftkit.model.trust import EXPORTED
 from ftkit.task import Arrays, Task
 
 if TYPE_CHECKING:
     import onnxruntime
 
-MODEL_FILE, DATA_FILE = "model.onnx", "model.onnx.data"
-"""The graph, and the weights where they are too many to stand in it."""
+MODEL_FILE, DATA_FILE, EXPORT_FILE = EXPORTED
+"""The graph; the weights where they are too many to stand in it; what the export is and scores."""
 _WINDOWS_AT_ONCE = 32
 # On CPUs the fused step is slower than its two parts: 76 and 68 µs a token of MiniLM in int8.
 _DISABLED = ["SkipLayerNormFusion"]

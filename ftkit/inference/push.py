@@ -1,7 +1,7 @@
 """A bundle -> a model on the Hugging Face hub, where everybody may open it with any tool.
 
-Imports `bundle`, `task_file` and `model.trust`, and huggingface_hub where it is used; the command
-line calls it.
+Imports `predictor`, `task_file` and `model.trust`, and huggingface_hub where it is used; the
+command line calls it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import CheckpointError, FtkitError, SettingError, first_line
-from ftkit.inference.bundle import read_bundle
+from ftkit.inference.predictor import load_model
 from ftkit.inference.task_file import read_task
 from ftkit.model.trust import is_read
 
@@ -35,7 +35,7 @@ def list_files(folder: str | Path, hub_id: str) -> dict[str, int]:
             remedy="Write it as OWNER/NAME, of letters, digits, and single - _ . between them.",
         )
     folder = Path(folder)
-    read_bundle(folder)
+    load_model(folder, device="cpu")
     _, _, base = read_task(folder)
     if base is not None and Path(base).is_absolute():
         raise CheckpointError(

@@ -22,7 +22,7 @@ from ftkit.errors import CheckpointError, first_line, quoted
 from ftkit.model.encoder_decoder import warm_start
 from ftkit.model.sizes import check_generation, check_same_sizes, check_size, check_tokenizer
 from ftkit.model.tokenizer import load_tokenizer
-from ftkit.model.trust import ADAPTER_FILE, check_folder, read_header
+from ftkit.model.trust import ADAPTER_FILE, EXPORTED, check_folder, read_header
 from ftkit.model.unavailable import why_unavailable
 from ftkit.model.weights import load_weights, load_with_head, quiet_transformers
 from ftkit.task import Head, Task
@@ -245,6 +245,11 @@ def _check_weights(folder: Path, name: str) -> None:
     safe = [*folder.glob("model*.safetensors"), *folder.glob("model.safetensors.index.json")]
     if safe:
         return
+    if (folder / EXPORTED[0]).exists():
+        raise CheckpointError(
+            f'"{name}" is an exported model, which answers and cannot be trained',
+            remedy="Start from the folder that it was exported from.",
+        )
     if (folder / ADAPTER_FILE).exists():
         raise CheckpointError(
             f'"{name}" holds an adapter alone, without its base',

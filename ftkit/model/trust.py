@@ -37,6 +37,8 @@ _READ_WHOLE = re.compile(
     r"|(special_tokens_map|added_tokens|vocab|chat_template)\.json|(vocab|merges)\.txt"
     r"|model\.safetensors\.index\.json|.*\.(model|jinja)"
 )
+EXPORTED = ("model.onnx", "model.onnx.data", "export.json")
+"""What a model exported to ONNX has instead of torch's weights."""
 _MOST_BYTES = {"tokenizer.json": 2**28}
 _USUAL_MOST_BYTES = 2**25
 _TEMPLATES = "additional_chat_templates"
@@ -67,7 +69,7 @@ def is_bundle(folder: str | Path) -> bool:
 
 def is_read(name: str) -> bool:
     """Whether a file of this name is read where a bundle is opened."""
-    return bool(_READ_WHOLE.fullmatch(name) or _OWN_WEIGHTS.fullmatch(name))
+    return bool(_READ_WHOLE.fullmatch(name) or _OWN_WEIGHTS.fullmatch(name) or name in EXPORTED)
 
 
 def check_folder(folder: Path, name: str) -> None:

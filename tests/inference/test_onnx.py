@@ -18,6 +18,7 @@ import ftkit
 from ftkit.cli import main
 from ftkit.errors import CheckpointError, SettingError
 from ftkit.inference.onnx import export_onnx
+from ftkit.inference.push import list_files
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,9 @@ def test_an_exported_model_is_for_answers_alone(exported, tiny_data):
         ftkit.load_model(exported.folder, precision="bf16")
     with pytest.raises(SettingError, match='no device "tpu"'):
         ftkit.load_model(exported.folder, device="tpu")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="answers and cannot be trained"):
         ftkit.classification_learner(tiny_data, exported.folder)
+    assert "model.onnx" in list_files(exported.folder, "me/model")
 
 
 @pytest.mark.parametrize("kind", ["pairs", "windows", "several", "value"])
@@ -183,6 +185,42 @@ def test_an_architecture_that_cannot_be_exported(make_bundle, monkeypatch, tmp_p
     with pytest.raises(CheckpointError, match=r"cannot be exported.*division by zero"):
         export_onnx(folder, tmp_path / "onnx")
     assert not list(tmp_path.iterdir())
+
+
+# From a stranger
+
+
+def test_a_graph_that_cannot_be_run(copied):
+    graph = copied / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"model.onnx of .* cannot be opened"):
+        ftkit.load_model(copied)
+    graph.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"cannot be opened"):
+        ftkit.load_model(copied)
+
+
+def test_weights_that_lie_elsewhere_are_not_read(copied, tmp_path):
+    """A graph may name a file with its weights; not one outside of its folder."""
+    graph = onnx.load(copied / "model.onnx")
+    onnx.save(graph, copied / "model.onnx", save_as_external_data=True, location="model.onnx.data")
+    assert ftkit.load_model(copied).predict(["late"])
+    shutil.move(copied / "model.onnx.data", tmp_path / "secret")
+    graph = onnx.load(copied / "model.onnx", load_external_data=False)
+    for location in ("../secret", str(tmp_path / "secret")):
+        for each in graph.graph.initializer:
+            for entry in each.external_data:
+                if entry.key == "location":
+                    entry.value = location
+        (copied / "model.onnx").write_bytes(graph.SerializeToString())
+        with pytest.raises(CheckpointError, match=r"cannot be opened"):
+            ftkit.load_model(copied)
+
+
+def test_what_is_refused_in_a_bundle_is_in_an_export(copied):
+    (copied / "optimizer.pt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="has the pickle"):
+        ftkit.load_model(copied)
 
 
 # int8
