@@ -19,7 +19,6 @@ from tqdm.auto import tqdm
 
 from ftkit.errors import SettingError
 from ftkit.features import prepare_rows
-from ftkit.inference.onnx_engine import DATA_FILE
 from ftkit.inference.predictor import Evaluation, Predictor, slice_columns
 from ftkit.task import falls
 
@@ -116,7 +115,6 @@ def _write(full: Path, small: Path, **options: Any) -> None:
             small,
             per_channel=True,
             weight_type=QuantType.QInt8,
-            use_external_data_format=full.with_name(DATA_FILE).exists(),
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
             **options,
         )

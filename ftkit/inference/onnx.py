@@ -102,6 +102,11 @@ def export_onnx(
             f"a model for {original.task.name} cannot be exported yet",
             remedy="Classification, NER and question answering can; serve others with torch.",
         )
+    if int8 and _n_bytes(original.model) > _ONE_FILE:
+        raise SettingError(
+            f"a model of {_n_bytes(original.model) / 1e9:.1f} GB cannot be made int8 yet",
+            remedy="Export it without int8.",
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
     try:

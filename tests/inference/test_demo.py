@@ -368,6 +368,8 @@ def serving(bundle, folder):
             stdout=output,
             stderr=output,
             env=environment,
+            # As in a terminal, though the tests may run in the background of a shell.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     try:
         deadline = time.monotonic() + 240
