@@ -52,6 +52,7 @@ def test_shell_blocks_run(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     runs = tmp_path / "runs"
+    assert (runs / "first" / "onnx" / "model.onnx").exists()
     assert {"run.toml", "metrics.json", "history.csv", "model"} == {
         file.name for file in (runs / "second").iterdir()
     }
