@@ -73,6 +73,8 @@ class RowSource:
     """Its columns; None where they are not known."""
     mixed: DataError | None = None
     """Why the rows make no table, where they do not."""
+    groups: tuple[int, ...] = ()
+    """Rows of each row group, of a Parquet file."""
 
 
 def open_rows(source: str, task: Task) -> RowSource:
@@ -88,7 +90,7 @@ def open_rows(source: str, task: Task) -> RowSource:
         table = next(reversed(open_source(source, needs_train=False).values())).table
         found = RowSource(str(path), lambda size: _slices(table, size), len(table), table.schema)
     elif kind == ".parquet":
-        found = _open_parquet(path)
+        found = open_parquet(path)
     else:
         found = _survey(path)
     if not found.total:
@@ -209,18 +211,25 @@ def _slices(table: pa.Table, size: int) -> Iterator[Piece]:
         yield Piece(first, table.slice(first, size), {})
 
 
-def _open_parquet(path: Path) -> RowSource:
+def open_parquet(path: Path, chosen: range | None = None) -> RowSource:
+    """The rows of a .parquet file, or of the row groups chosen; they keep their numbers.
+
+    Raises DataError for a file that is missing or damaged.
+    """
     with files.opening(path), files.reading_parquet(path):
         with pa.parquet.ParquetFile(path) as file:
-            schema, total = file.schema_arrow, file.metadata.num_rows
+            schema, about = file.schema_arrow, file.metadata
         files.check_names(path, schema.names)
+    sizes = tuple(about.row_group(i).num_rows for i in range(about.num_row_groups))
+    chosen = range(len(sizes)) if chosen is None else chosen
+    groups = sizes[chosen.start : chosen.stop]
 
     def pieces(size: int) -> Iterator[Piece]:
         # Column chunks are read bit by bit: a row group may be larger than the memory.
         options: dict[str, Any] = {"buffer_size": 1 << 20, "pre_buffer": False}
-        first = 0
+        first = sum(sizes[: chosen.start])
         with pa.parquet.ParquetFile(path, **options) as file:
-            batches = file.iter_batches(size)
+            batches = file.iter_batches(size, chosen)
             while True:
                 with files.reading_parquet(path):
                     batch = next(batches, None)
@@ -234,4 +243,4 @@ def _open_parquet(path: Path) -> RowSource:
                 yield piece
                 first += len(piece)
 
-    return RowSource(str(path), pieces, total, schema)
+    return RowSource(str(path), pieces, sum(groups), schema, groups=groups)

@@ -1,16 +1,18 @@
 """Rows and their answers as bytes: JSON Lines, or columns for Parquet.
 
 What is written for a piece of rows stands for itself, so that a job can be cut off between two
-pieces and go on. Imports pyarrow and the rows of `data.pieces`; `jobs.predict` calls it.
+pieces and go on. Imports pyarrow and the rows of `data.pieces`; the other rooms of `jobs` call it.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,8 +28,8 @@ PREDICTION = "prediction"
 ERROR = "prediction_error"
 """The column that says why a row has no prediction."""
 
-# Rows of Parquet that are compressed together.
-_ROW_GROUP = 1 << 16
+# Rows of Parquet that are compressed together; fewer where they are long.
+_ROW_GROUP, _GROUP_BYTES = 1 << 16, 1 << 26
 _TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
 
 
@@ -125,37 +127,54 @@ class Columns:
         self, piece: Piece, answers: Sequence[Prediction | None], errors: Mapping[int, str]
     ) -> bytes:
         """An Arrow stream of its own."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.schema) as stream:
+            stream.write_table(self.table(piece, answers, errors))
+        return bytes(sink.getvalue())
+
+    def table(
+        self, piece: Piece, answers: Sequence[Prediction | None], errors: Mapping[int, str]
+    ) -> pa.Table:
+        """The rows of a piece with their answers; `errors` says, by place, why there is none."""
         *own, prediction, error = self.schema
         table = piece.table(pa.schema(own))
         found = pa.array(map(_plain, answers), prediction.type)
         said = pa.array([errors.get(place) for place in range(len(piece))], error.type)
-        columns = [*table.columns, found, said]
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.schema) as stream:
-            stream.write_table(pa.table(columns, schema=self.schema))
-        return bytes(sink.getvalue())
+        return pa.table([*table.columns, found, said], schema=self.schema)
 
     def assemble(self, part: Path, whole: Path) -> None:
         """One Parquet file of all streams; no more than a row group is held at once."""
         partial = part.with_name(f"{part.name}.parquet")
-        held: list[pa.Table] = []
-
-        def write() -> None:
-            writer.write_table(pa.concat_tables(held), row_group_size=_ROW_GROUP)
-            held.clear()
-
-        with (
-            pa.OSFile(str(part)) as streams,
-            pa.parquet.ParquetWriter(partial, self.schema) as writer,
-        ):
+        with pa.OSFile(str(part)) as streams, write_groups(partial, self.schema) as add:
             while streams.tell() < streams.size():
-                held.append(pa.ipc.open_stream(streams).read_all())
-                if sum(map(len, held)) >= _ROW_GROUP:
-                    write()
-            if held:
-                write()
+                add(pa.ipc.open_stream(streams).read_all())
         partial.replace(whole)
         part.unlink()
+
+
+@contextmanager
+def write_groups(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """A new Parquet file, on the disk in the end, and the function that adds rows to it; no more
+    than a row group is held at once.
+    """
+    held: list[pa.Table] = []
+
+    def add(table: pa.Table) -> None:
+        held.append(table)
+        if sum(map(len, held)) >= _ROW_GROUP or sum(each.nbytes for each in held) >= _GROUP_BYTES:
+            write()
+
+    def write() -> None:
+        writer.write_table(pa.concat_tables(held), row_group_size=_ROW_GROUP)
+        held.clear()
+
+    with path.open("wb") as file:
+        with pa.parquet.ParquetWriter(file, schema) as writer:
+            yield add
+            if held:
+                write()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def arrow_type(hint: Any) -> pa.DataType:

@@ -4,7 +4,7 @@ FILE.part         what is written so far
 FILE.part.json    how much of it counts, and what the job is
 
 A job that was stopped, by Ctrl-C, a kill, a full disk or a power cut, goes on behind the last piece
-that counts. Imports `errors`; `jobs.predict` calls it.
+that counts. Imports `errors`; the other rooms of `jobs` call it.
 """
 
 from __future__ import annotations
@@ -132,18 +132,7 @@ class PartFile:
 
     def _go_on(self) -> None:
         assert self._state is not None
-        begun = self._state["job"]
-        for name in sorted(begun.keys() | self._job.keys()):
-            before, now = begun.get(name), self._job.get(name)
-            if before != now:
-                # A digest says nothing to a person.
-                is_digest = name in ("input", "model")
-                found = f"the {name} is another one than" if is_digest else f"{name} is {now}, not"
-                was = "" if is_digest else f" {before}, as"
-                raise SettingError(
-                    f'{found}{was} in the job that left "{self.path}"',
-                    remedy="Resume with the same, or remove that file.",
-                )
+        check_same(self._job, self._state["job"], self.path)
         self.rows, self.failed = self._state["rows"], self._state["failed"]
         self._bytes = self._state["bytes"]
         if self.path.stat().st_size < self._bytes:
@@ -152,18 +141,7 @@ class PartFile:
                 remedy=f'Remove "{self._state_path}" and begin anew.',
                 file=str(self.path),
             )
-        moved = [
-            f"{name} was {then}"
-            for name, then in self._state["versions"].items()
-            if then != _versions()[name]
-        ]
-        if moved:
-            warnings.warn(
-                f"other versions began this job ({', '.join(moved)}): scores may differ in their "
-                "last digits",
-                FtkitWarning,
-                stacklevel=4,
-            )
+        note_versions(self._state["versions"])
 
     def add(self, data: bytes, rows: int, failed: int) -> None:
         """Write some rows, of which so many have no answer; if that fails none of them count."""
@@ -210,7 +188,7 @@ class PartFile:
             "failed": self.failed,
             "bytes": self._bytes,
             "job": self._job,
-            "versions": _versions(),
+            "versions": versions(),
         }
         partial = self._state_path.with_name(f"{self._state_path.name}.new")
         try:
@@ -244,6 +222,35 @@ def digest(path: Path) -> str:
     return hashlib.sha256("\n".join(named).encode()).hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def check_same(job: Mapping[str, Any], begun: Mapping[str, Any], place: Path) -> None:
+    """Raises SettingError where a job is another one than that which began, and left `place`."""
+    for name in sorted(begun.keys() | job.keys()):
+        before, now = begun.get(name), job.get(name)
+        if before != now:
+            # A digest says nothing to a person.
+            is_digest = name in ("input", "model")
+            found = f"the {name} is another one than" if is_digest else f"{name} is {now}, not"
+            was = "" if is_digest else f" {before}, as"
+            raise SettingError(
+                f'{found}{was} in the job that left "{place}"',
+                remedy="Resume with the same, or remove it.",
+            )
+
+
+def note_versions(begun: Mapping[str, str]) -> None:
+    """Warn where other versions of the libraries began the job."""
+    now = versions()
+    moved = [f"{name} was {then}" for name, then in begun.items() if then != now[name]]
+    if moved:
+        warnings.warn(
+            f"other versions began this job ({', '.join(moved)}): scores may differ in their "
+            "last digits",
+            FtkitWarning,
+            stacklevel=4,
+        )
+
+
+def versions() -> dict[str, str]:
+    """Of what the answers depend on."""
     libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     return {"ftkit": __version__, **libraries}

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +57,16 @@ class PredictJob:
     resume: bool = False
     """Whether to go on with a job that was stopped, if there is one."""
 
+    @property
+    def answering(self) -> dict[str, Any]:
+        """The settings of a call of the predictor."""
+        return {"top_k": self.top_k, "batch_size": self.batch_size, **self.options}
+
+    def pieces_of(self, source: RowSource, task: Task) -> Iterator[Piece]:
+        """The rows that are read, answered and written together."""
+        batches = _BATCHES_GENERATED if task.generates else _BATCHES
+        return source.pieces(batches * self.batch_size)
+
 
 @dataclass(frozen=True)
 class Done:
@@ -85,14 +95,10 @@ def predict(job: PredictJob) -> Done:
     part = _check_output(job)
     model = load_model(job.model, precision=job.precision)
     source = _open(job, model)
-    for name in (PREDICTION, ERROR):
-        if source.schema is not None and name in source.schema.names:
-            raise _taken(source, name)
-    found = find_inputs(source, model.task, job.columns)
+    found = find_texts(job, source, model.task)
     _check_options(model.task, job.options)
-    answering = {"top_k": job.top_k, "batch_size": job.batch_size, **job.options}
     # Counts that cannot work are met here, before anything is written.
-    (example,) = model.predict([model.task.example], **answering)
+    (example,) = model.predict([model.task.example], **job.answering)
     is_parquet = part is not None and part.output.suffix == ".parquet"
     form: Format = Columns.of(source, type(example)) if is_parquet else JsonLines()
     sink: Output = part or Direct(job.output)
@@ -100,20 +106,19 @@ def predict(job: PredictJob) -> Done:
     with ExitStack() as stack:
         stack.callback(sink.close)
         if part is not None:
-            part.open(_identity(job, source))
+            path = Path(source.name)
+            part.open(describe(job, digest(path) if path.is_file() else None))
             stack.push(lambda kind, *_: _say_where(part) if kind is not None else None)
         before = sink.rows
         # Lines that somebody reads as they come tell how far it is.
         is_read = job.output is None and sys.stdout.isatty()
         progress = stack.enter_context(Progress(source.total, before, is_quiet=is_read))
-        batches = _BATCHES_GENERATED if model.task.generates else _BATCHES
-        for piece in source.pieces(batches * job.batch_size):
+        for piece in job.pieces_of(source, model.task):
             if piece.first < before:
                 continue
-            answers, errors = _answer(model, piece, source, found, answering, job.strict)
+            answers, errors = answer_piece(job, model, piece, source, found)
             progress.report(errors.values(), sink.failed)
-            data = form.encode(piece, answers, {i: _reason(e) for i, e in errors.items()})
-            sink.add(data, len(piece), len(errors))
+            sink.add(form.encode(piece, answers, reasons(errors)), len(piece), len(errors))
             progress.advance(len(piece))
         sink.finish(form)
     seconds = time.monotonic() - start
@@ -141,21 +146,31 @@ def _check_options(task: Task, options: Mapping[str, Any]) -> None:
         ) from None
 
 
-def _answer(
-    model: Predictor,
-    piece: Piece,
-    source: RowSource,
-    found: Mapping[str, str],
-    answering: Mapping[str, Any],
-    is_strict: bool,
+def find_texts(job: PredictJob, source: RowSource, task: Task) -> dict[str, str]:
+    """The user's column for each that the task's model reads.
+
+    Raises DataError for one that is missing, and for one that has the name of the answers.
+    """
+    for name in (PREDICTION, ERROR):
+        if source.schema is not None and name in source.schema.names:
+            raise _taken(source, name)
+    return find_inputs(source, task, job.columns)
+
+
+def answer_piece(
+    job: PredictJob, model: Predictor, piece: Piece, source: RowSource, found: Mapping[str, str]
 ) -> tuple[list[Prediction | None], dict[int, DataError]]:
-    """Answers of a piece, in its order, and by place why there are none."""
+    """Answers of a piece, in its order, and by place why there are none; `found` is what
+    `find_texts` gave.
+
+    Raises DataError for the first row without an answer, where the job is strict.
+    """
     errors: dict[int, DataError] = {}
 
     def note(place: int, error: DataError) -> None:
         column = found.get(error.column or "", error.column)
         errors[place] = error.located(source.name, piece.first + place + 1, column=column)
-        if is_strict:
+        if job.strict:
             raise errors[place]
 
     for place, error in piece.errors.items():
@@ -175,16 +190,19 @@ def _answer(
         inputs,
         on_error=lambda error: note(places[(error.row or 1) - 1], error),
         progress=False,
-        **answering,
+        **job.answering,
     )
     for place, answer in zip(places, stream, strict=True):
         answers[place] = answer
     return answers, dict(sorted(errors.items()))
 
 
-def _reason(error: DataError) -> str:
-    """Why a row has no answer, without its place, which its own place tells."""
-    return f'column "{error.column}": {error.problem}' if error.column else error.problem
+def reasons(errors: Mapping[int, DataError]) -> dict[int, str]:
+    """Why rows have no answer, without their places, which their own places tell."""
+    return {
+        place: f'column "{error.column}": {error.problem}' if error.column else error.problem
+        for place, error in errors.items()
+    }
 
 
 def _taken(source: RowSource, name: str) -> DataError:
@@ -236,11 +254,12 @@ def _check_output(job: PredictJob) -> PartFile | None:
     return PartFile(output, resume=job.resume)
 
 
-def _identity(job: PredictJob, source: RowSource) -> dict[str, Any]:
-    """All that the answers depend on; the input is None where it cannot be read again."""
-    path = Path(source.name)
+def describe(job: PredictJob, source: str | None) -> dict[str, Any]:
+    """All that the answers depend on; `source` is a digest of what is read, None where it cannot
+    be read again.
+    """
     return {
-        "input": digest(path) if path.is_file() else None,
+        "input": source,
         "model": digest(Path(job.model)),
         "columns": job.columns and dict(job.columns),
         "top_k": job.top_k,
