@@ -161,7 +161,9 @@ def _trace(original: Predictor, file: Path) -> None:
     import torch
 
     model = original.model
-    names = [name for name in _NAMES if name in model.arguments]
+    # GPT-2 reads token types as tokens: they are for models whose tokenizer makes them.
+    known = {"input_ids", "attention_mask", *original.tokenizer.model_input_names}
+    names = [name for name in _NAMES if name in model.arguments and name in known]
     inputs = _examples(original, (3, 2))
     zeros = np.zeros_like(inputs["input_ids"])
     given = {name: torch.from_numpy(inputs.get(name, zeros)) for name in names}

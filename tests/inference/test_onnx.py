@@ -187,6 +187,22 @@ def test_an_architecture_that_cannot_be_exported(make_bundle, monkeypatch, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["roberta", "deberta-v2", "gpt2", "t5", "xlnet"])
+def test_other_architectures(make_checkpoint, tiny_data, tmp_path, architecture):
+    learn = ftkit.classification_learner(
+        tiny_data, make_checkpoint(architecture), bs=8, precision="fp32", path=tmp_path
+    )
+    original = ftkit.load_model(ftkit.save(learn, tmp_path / "model"), device="cpu")
+    if architecture == "xlnet":
+        with pytest.raises(CheckpointError, match="XLNetForSequenceClassification cannot be"):
+            export_onnx(tmp_path / "model", tmp_path / "onnx")
+        return
+    exported = ftkit.load_model(export_onnx(tmp_path / "model", tmp_path / "onnx").folder)
+    texts = tiny_data["test"]["text"][:]
+    assert_same(exported.predict(texts), original.predict(texts), 1e-3)
+
+
 # From a stranger
 
 
