@@ -4,16 +4,16 @@
     curl -s localhost:8000/predict -d '{"rows": ["Where is my parcel?"]}'
 
 GET /health answers 200 once the model is loaded, GET /metrics in Prometheus' format. A body over
-`--max-bytes` is answered by 413, a row that cannot be read by 422 with its number, and more rows
-than `--max-waiting` by 503 with Retry-After. SIGTERM answers what waits, then stops. Needs
-`pip install "ftkit[serve]"`; put a proxy before it for TLS and for who may ask.
+`--max-bytes` is answered by 413, a row that cannot be read by 422 with its number, and where more
+rows than `--max-waiting` would wait by 503 with Retry-After. SIGTERM answers what waits, then
+stops. Needs `pip install "ftkit[serve]"`; put a proxy before it for TLS and for who may ask.
 """
 
 import argparse
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.requests import ClientDisconnect
 
 import ftkit
 from ftkit.errors import DataError, FtkitError
@@ -44,21 +45,26 @@ def make_app(model: Any, *, max_bytes: int = 1_000_000, **limits: Any) -> FastAP
 
     app = FastAPI(title="ftkit", lifespan=lifespan, docs_url=None, redoc_url=None)
 
-    @app.middleware("http")
-    async def count(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        started, response = time.perf_counter(), await answer(request)
-        if request.url.path == "/predict":
-            seconds.observe(time.perf_counter() - started)
-            answers.labels(response.status_code).inc()
-        return response
-
     @app.post("/predict")
     async def predict(request: Request) -> Response:
+        started, status = time.perf_counter(), 500  # where the model fails
+        try:
+            response = await answer(request)
+            status = response.status_code
+            return response
+        finally:
+            seconds.observe(time.perf_counter() - started)
+            answers.labels(status).inc()
+
+    async def answer(request: Request) -> Response:
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > max_bytes:
-                return refusal(413, f"the body has more than {max_bytes:,} bytes")
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > max_bytes:
+                    return refusal(413, f"the body has more than {max_bytes:,} bytes")
+        except ClientDisconnect:
+            return refusal(400, "the body broke off")
         try:
             # Reading and tokenising takes time, in which others want to be heard.
             pending = await asyncio.to_thread(lambda: submit(batcher, read_rows(bytes(body))))
@@ -94,6 +100,11 @@ def read_rows(body: bytes) -> list[Any]:
 
 def submit(batcher: Batcher, rows: list[Any]) -> list[Future[Any]]:
     """All rows of a request, or none where one cannot be taken."""
+    if len(rows) > batcher.max_waiting:
+        raise DataError(
+            f"the request has {len(rows):,} rows, and {batcher.max_waiting:,} are allowed",
+            remedy="Send fewer at once.",
+        )
     pending: list[Future[Any]] = []
     try:
         for number, row in enumerate(rows, start=1):
@@ -119,7 +130,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--precision", default="fp32", choices=("auto", "fp32", "fp16", "bf16"))
     parser.add_argument("--max-bytes", type=int, default=1_000_000, help="of a request's body")
-    parser.add_argument("--max-row-tokens", type=int, help="of a row")
+    parser.add_argument("--max-row-tokens", type=int, default=16_384, help="of a row")
     parser.add_argument("--max-waiting", type=int, default=1024, help="rows in the queue")
     parser.add_argument("--max-tokens", type=int, default=4096, help="of a batch")
     parser.add_argument("--max-wait", type=float, default=0.005, help="seconds for a batch to fill")

@@ -1,6 +1,7 @@
 """Rows of many threads in shared batches: nobody gets another's answer, nobody waits for ever."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -109,6 +110,21 @@ def test_a_row_that_spoils_a_batch_spoils_no_other(model, monkeypatch, held):
     assert futures[0].result(10).label == predict(["late"])[0].label
     assert futures[2].result(10).label == predict(["refund"])[0].label
     batcher.close()
+
+
+def test_rows_given_up_take_no_place_in_a_batch(model, batches, held):
+    batcher = Batcher(model, max_tokens=6, max_wait=0)
+    first = batcher.submit("late")
+    while batcher.waiting:
+        time.sleep(0.001)
+    futures = [batcher.submit(text) for text in ("refund", "late", "invoice", "parcel")]
+    assert [future.cancel() for future in futures[1:3]] == [True, True]
+    held.set()
+    for future in (first, futures[0], futures[3]):
+        assert future.result(10)
+    batcher.close()
+    # A text has 3 tokens: two fill a batch.
+    assert batches == [["late"], ["refund", "parcel"]]
 
 
 def test_closing_answers_what_waits(model, held):

@@ -14,6 +14,7 @@ import urllib.request
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
 import ftkit
 
@@ -128,6 +129,22 @@ def test_overload_is_refused_and_the_rest_answered(serve):
     assert refused.headers["retry-after"] == "1"
     assert "8 rows wait already" in refused.json()["error"]
     assert service.ask_all([body])[0].status_code == 200
+
+
+def test_what_fails_is_counted(recipe, folder, monkeypatch):
+    model = ftkit.load_model(folder)
+    with TestClient(recipe.make_app(model, max_waiting=3), raise_server_exceptions=False) as client:
+        assert client.post("/predict", json={"rows": ["late"] * 3}).status_code == 200
+        answer = client.post("/predict", json={"rows": ["late"] * 4})
+        assert (answer.status_code, "4 rows, and 3 are allowed" in answer.text) == (422, True)
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "predict", lambda rows, **_: 1 / 0)
+            assert client.post("/predict", json={"rows": ["late"]}).status_code == 500
+        metrics = client.get("/metrics").text
+        for status in (200, 422, 500):
+            assert f'ftkit_requests_total{{status="{status}"}} 1.0' in metrics
+        assert "ftkit_seconds_count 3.0" in metrics
+        assert client.post("/predict", json={"rows": ["late"]}).status_code == 200
 
 
 def test_sigterm_answers_what_was_asked(serve):
