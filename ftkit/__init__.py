@@ -25,10 +25,12 @@ if TYPE_CHECKING:
         summarization_learner,
         translation_learner,
     )
+    from ftkit.learner.calibrate import calibrate
     from ftkit.learner.callbacks import Accumulate
     from ftkit.learner.distill import Distill
     from ftkit.learner.optimizer import LayerDecay
     from ftkit.learner.phases import Phase
+    from ftkit.learner.report import report
     from ftkit.learner.resume import Checkpoints
     from ftkit.learner.save import save
     from ftkit.learner.tracking import TensorBoardTracker, WandbTracker
@@ -66,6 +68,7 @@ __all__ = [
     "TokenTagsBlock",
     "Translation",
     "WandbTracker",
+    "calibrate",
     "classification_learner",
     "finetune_learner",
     "language_model_learner",
@@ -73,6 +76,7 @@ __all__ = [
     "load_model",
     "ner_learner",
     "qa_learner",
+    "report",
     "save",
     "summarization_learner",
     "translation_learner",
@@ -101,6 +105,7 @@ _HOMES = {
     "TokenTagsBlock": "ftkit.data.blocks",
     "Translation": "ftkit.tasks",
     "WandbTracker": "ftkit.learner.tracking",
+    "calibrate": "ftkit.learner.calibrate",
     "classification_learner": "ftkit.learner.build",
     "finetune_learner": "ftkit.learner.build",
     "language_model_learner": "ftkit.learner.build",
@@ -108,6 +113,7 @@ _HOMES = {
     "load_model": "ftkit.inference",
     "ner_learner": "ftkit.learner.build",
     "qa_learner": "ftkit.learner.build",
+    "report": "ftkit.learner.report",
     "save": "ftkit.learner.save",
     "summarization_learner": "ftkit.learner.build",
     "translation_learner": "ftkit.learner.build",

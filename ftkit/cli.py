@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_compare(commands)
     _add_export(commands)
     _add_push(commands)
     _add_demo(commands)
@@ -124,6 +125,12 @@ def _add_train(commands: Any) -> None:
     add("--save-steps", type=int, metavar="N", help="write the training state every N steps")
     add("--save-minutes", type=float, metavar="X", help="and every X minutes (10)")
     add("--resume", action="store_true", help="go on with the run in --output, if it was stopped")
+    add(
+        "--calibrate",
+        action="store_true",
+        default=None,
+        help="make a classifier as sure as it is right, by validation rows",
+    )
     add("--new-head", action="store_true", default=None, help="drop the checkpoint's own labels")
 
 
@@ -169,6 +176,16 @@ def _add_predict(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="an option of the task, such as threshold=0.4; may be repeated",
     )
+
+
+def _add_compare(commands: Any) -> None:
+    command = commands.add_parser("compare", help="put runs side by side, with bootstrap tests")
+    command.set_defaults(command=_compare)
+    command.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders; the first is the base"
+    )
+    command.add_argument("--split", metavar="NAME", help="test, else validation")
+    command.add_argument("--json", metavar="FILE", help="write the comparison there too")
 
 
 def _add_export(commands: Any) -> None:
@@ -260,11 +277,20 @@ def _evaluate(options: argparse.Namespace) -> None:
     how = f"; 95 % intervals by {options.resamples:,} resamples" if evaluation.intervals else ""
     print(f"{evaluation.rows:,} rows{how}\n{evaluation}")
     if options.json:
-        from dataclasses import asdict
-
         from ftkit.learner.run import write_json
 
-        write_json(asdict(evaluation), options.json)
+        write_json(evaluation.to_dict(), options.json)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from ftkit.reports.compare import compare
+
+    comparison = compare(options.runs, split=options.split)
+    print(comparison)
+    if options.json:
+        from ftkit.learner.run import write_json
+
+        write_json(comparison.to_dict(), options.json)
 
 
 def _export(options: argparse.Namespace) -> None:

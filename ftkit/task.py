@@ -88,6 +88,16 @@ class Prediction(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
 
+@dataclass(frozen=True)
+class Draw:
+    """How rows are drawn again."""
+
+    resamples: int
+    order: np.ndarray | None = None
+    """Numbers of the rows (rows,) in the order in which the metrics took them in."""
+    seed: int = 0
+
+
 class Metrics(Protocol):
     """Scores of a pass over rows, gathered batch by batch without holding all logits."""
 
@@ -107,8 +117,8 @@ class Metrics(Protocol):
         """Options of the task that these rows decide, such as a threshold."""
         ...
 
-    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
-        """The scores of resamples of the rows, as many rows as there are, drawn with `rng` by
+    def resampled(self, draw: Draw) -> dict[str, np.ndarray]:
+        """The scores of resamples of the rows, as many rows as there are, drawn by
         `scores.resample`: (resamples,) each. What the rows decide is decided once, by all.
         """
         ...

@@ -24,7 +24,7 @@ _FILES = {
 # Each room, and the rooms below it that it may import.
 _GROUND = {"errors", "spans", "arrays"}
 _TASKS = {*_GROUND, "task", "features", "targets", "scores", "tasks"}
-_ABOVE = {*_TASKS, "data", "model", "inference", "learner", "_fastai"}
+_ABOVE = {*_TASKS, "data", "model", "inference", "reports", "learner", "_fastai"}
 _MAY_IMPORT = {
     "errors": set(),
     "spans": set(),
@@ -39,6 +39,8 @@ _MAY_IMPORT = {
     "data": {*_TASKS, "data", "_fastai"},
     "model": {*_TASKS, "model"},
     "inference": {*_TASKS, "model", "inference"},
+    # What it needs of a Learner is handed to it as plain data.
+    "reports": {*_TASKS, "data", "model", "inference", "reports"},
     "learner": _ABOVE,
     # Files of rows and a model: `inference` itself reads no files, so that serving stays light.
     "jobs": {*_TASKS, "data", "model", "inference", "jobs"},

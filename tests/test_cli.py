@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,7 +98,16 @@ def answers_of(text):
 
 def test_train_leaves_a_run(trained):
     names = sorted(path.name for path in trained.iterdir())
-    assert names == ["history.csv", "metrics.json", "model", "run.toml"]
+    assert names == [
+        *(
+            "history.csv",
+            "metrics.json",
+            "model",
+            "report.html",
+            "resamples.safetensors",
+            "run.toml",
+        )
+    ]
 
 
 def test_train_prints_the_scores(arguments, tmp_path, capsys):
@@ -107,6 +117,19 @@ def test_train_prints_the_scores(arguments, tmp_path, capsys):
     for split in ("validation", "test"):
         assert f"{split} (12 rows): accuracy {metrics[split]['accuracy']:.4f}" in printed
     assert f"the model is in {tmp_path}/run/model" in printed
+
+
+def test_compare(trained, tmp_path, capsys, fails):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    file = tmp_path / "comparison.json"
+    assert main(["compare", str(trained), str(other), "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert f"differences from {trained.name}" in printed
+    assert "within chance" in printed
+    scores = json.loads(file.read_text())["scores"]
+    assert {each["verdict"] for each in scores} == {"", "within chance"}
+    assert "cannot be read as a finished run" in fails("compare", trained, tmp_path)
 
 
 def test_config_repeats_a_run(trained, tmp_path, capsys):

@@ -53,9 +53,8 @@ def test_shell_blocks_run(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     runs = tmp_path / "runs"
     assert (runs / "first" / "onnx" / "model.onnx").exists()
-    assert {"run.toml", "metrics.json", "history.csv", "model"} == {
-        file.name for file in (runs / "second").iterdir()
-    }
+    named = {"run.toml", "metrics.json", "history.csv", "report.html", "resamples.safetensors"}
+    assert {*named, "model"} == {file.name for file in (runs / "second").iterdir()}
 
 
 def test_make_targets_named_in_the_readme_exist() -> None:

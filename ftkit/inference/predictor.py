@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -29,8 +29,8 @@ from ftkit.inference.engine import Engine, TorchEngine
 from ftkit.inference.onnx_engine import MODEL_FILE, OnnxEngine
 from ftkit.inference.task_file import read_task
 from ftkit.model.trust import check_folder
-from ftkit.scores.resample import confidence_intervals
-from ftkit.task import Prediction, Task
+from ftkit.scores.resample import confidence_intervals, resampled_scores
+from ftkit.task import Prediction, Rows, Task
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from ftkit.inference.explanation import Explanation, Method
     from ftkit.model.device import Precision
     from ftkit.model.module import TextModel
+
+Watch: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, Rows], object]
+"""What looks on at an evaluation: numbers of a batch's rows, outputs, targets, and the rows."""
 
 _SLICE = 4096  # rows tokenised and sorted by length at once
 
@@ -131,6 +134,13 @@ class Evaluation:
     """Rows of which the model saw a part only."""
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Between which numbers a score lies with 95 % confidence, by the bootstrap over rows."""
+    resampled: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    """The score of each resample (resamples,): those of two models on the same rows are pairs."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict, ready for JSON, without the resamples."""
+        names = (each.name for each in fields(self) if each.name != "resampled")
+        return {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
         """Scores over all rows, then those of each label."""
@@ -260,10 +270,18 @@ class Predictor:
         limit = min(self.limit, settings.get("max_length") or self.limit)
         return replace(self.task, **settings), limit  # type: ignore[type-var]
 
-    def evaluate(self, rows: Any, *, batch_size: int = 32, resamples: int = 0) -> Evaluation:
+    def evaluate(
+        self,
+        rows: Any,
+        *,
+        batch_size: int = 32,
+        resamples: int = 0,
+        watch: Watch | None = None,
+    ) -> Evaluation:
         """Score the model on labelled rows: a `datasets.Dataset`, or a dict of columns.
 
-        Intervals come from so many resamples of the rows; 1,000 are usual.
+        Intervals come from so many resamples of the rows; 1,000 are usual. `watch` is called with
+        each batch: the numbers of its rows, outputs, targets, and the rows.
 
         Raises DataError for a label that is missing or that the model does not know.
         """
@@ -279,6 +297,7 @@ class Predictor:
                     column=column.name,
                 )
         metrics, truncated = self.task.metrics(self.tokenizer), 0
+        order: list[np.ndarray] = []
         n_rows = len(next(iter(rows.values()))) if isinstance(rows, Mapping) else len(rows)
         for start in range(0, n_rows, _SLICE):
             part = slice_columns(rows, start, start + _SLICE)
@@ -287,10 +306,21 @@ class Predictor:
             except DataError as error:
                 raise error.located(row=error.row and error.row + start) from None
             for numbers, outputs, targets in self.run(features, batch_size):
-                metrics.add(outputs, targets, ColumnRows(part, numbers))
+                met = ColumnRows(part, numbers)
+                metrics.add(outputs, targets, met)
+                order.append(np.array(numbers) + start)
+                if watch is not None:
+                    watch(order[-1], outputs, targets, met)
             truncated += features.count_cut()
-        intervals = confidence_intervals(metrics, resamples)
-        return Evaluation(metrics.compute(), metrics.per_label(), n_rows, truncated, intervals)
+        drawn = resampled_scores(metrics, resamples, np.concatenate(order) if order else None)
+        return Evaluation(
+            metrics.compute(),
+            metrics.per_label(),
+            n_rows,
+            truncated,
+            confidence_intervals(drawn),
+            drawn,
+        )
 
     def explain(
         self,

@@ -12,6 +12,7 @@ from ftkit.data.sources import load_data
 from ftkit.errors import SettingError, check_least
 from ftkit.learner.blocks import block_rows, fit_loaders
 from ftkit.learner.callbacks import History, ProgressLines, SeedEachFit, StopAtNaN, shows_bars
+from ftkit.learner.curves import Curves
 from ftkit.learner.distributed import DataParallel, first_goes_first, is_first, join
 from ftkit.learner.learner import TaskLoss, TextLearner
 from ftkit.learner.metrics import CountedLoss, TaskScores, task_metrics
@@ -150,7 +151,7 @@ def finetune_learner(
     )
     learn.checkpoint, learn.task_scores = opened.name, scores
     learn.recorder.loss = CountedLoss()
-    learn.add_cbs([SeedEachFit(seed), ChosenPrecision(precision), History(), StopAtNaN()])
+    learn.add_cbs([SeedEachFit(seed), ChosenPrecision(precision), History(), Curves(), StopAtNaN()])
     learn.add_cbs(tracker)
     if shard[1] > 1:
         learn.add_cb(DataParallel(seed))

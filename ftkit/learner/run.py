@@ -1,6 +1,7 @@
 """A whole run from settings to a run directory: what `ftkit train` does.
 
-DIR/run.toml  metrics.json  history.csv  model/, and checkpoints/ until it is finished
+DIR/run.toml  metrics.json  history.csv  report.html  resamples.safetensors  model/, and
+DIR/checkpoints/ until it is finished
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import shutil
 import tomllib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +23,19 @@ from ftkit.data.sources import load_data
 from ftkit.errors import FtkitWarning, SettingError, check_least
 from ftkit.learner.best import KeepBest
 from ftkit.learner.build import default_lr, finetune_learner
+from ftkit.learner.calibrate import calibrate
 from ftkit.learner.callbacks import Accumulate
 from ftkit.learner.describe import package_versions
 from ftkit.learner.distributed import is_first, join
 from ftkit.learner.learner import TextLearner
+from ftkit.learner.report import report_of
 from ftkit.learner.resume import Checkpoints
 from ftkit.learner.save import count_truncated, predictor, save
 from ftkit.learner.state import WRITING, written_whole
 from ftkit.learner.tracking import WandbTracker
 from ftkit.model.device import Precision
+from ftkit.reports.compare import RESAMPLES_FILE, write_resamples
+from ftkit.reports.rows import Answers, evaluate_rows
 from ftkit.task import Task
 from ftkit.tasks import get_task, with_options
 
@@ -38,7 +43,15 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 _EVALUATED = ("validation", "test")
-_OURS = ("run.toml", "history.csv", "metrics.json", "model", "checkpoints")
+_OURS = (
+    "run.toml",
+    "history.csv",
+    "metrics.json",
+    "report.html",
+    RESAMPLES_FILE,
+    "model",
+    "checkpoints",
+)
 # Settings that a resumed run may change: nothing that it ends with depends on them.
 _FREE = {"save_steps", "save_minutes"}
 
@@ -77,6 +90,8 @@ class RunSettings:
     """The metric whose best epoch gives the weights; None takes those of the last epoch."""
     patience: int | None = None
     """Epochs without a better one, by `keep_best` or else the loss, after which training ends."""
+    calibrate: bool = False
+    """Divide the logits by a temperature chosen on validation, once the training is done."""
     lora: int | None = None
     """Rank of LoRA's matrices; None trains the checkpoint's own."""
     wandb: str | None = None
@@ -205,9 +220,15 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
         with written_whole(output / "run.toml") as partial:
             settings.write(partial)
     fit(learn, settings)
+    told: dict[str, object] = {
+        "data": settings.data,
+        "epochs with the head alone": settings.freeze_epochs,
+    }
+    if settings.calibrate:
+        told["calibration"] = str(calibrate(learn))
     if is_first():
         _write_history(learn, output / "history.csv")
-    metrics = _evaluate_and_save(learn, data, output, settings)
+    metrics = _evaluate_and_save(learn, data, output, told)
     if tracker is not None:
         tracker.log_bundle(output / "model")
         tracker.finish()
@@ -254,10 +275,11 @@ def fit(learn: TextLearner, settings: RunSettings) -> None:
 
 
 def _evaluate_and_save(
-    learn: TextLearner, data: Any, output: Path, settings: RunSettings
+    learn: TextLearner, data: Any, output: Path, told: Mapping[str, object]
 ) -> dict[str, Any]:
     answers = predictor(learn)
-    found = {split: answers.evaluate(data[split]) for split in _EVALUATED if split in data}
+    answered = [evaluate_rows(answers, data[split], split) for split in _EVALUATED if split in data]
+    found = {each.split: each.evaluation for each in answered}
     scores = {split: evaluation.scores for split, evaluation in found.items()}
     last = list(found.values())[-1]
     metrics = {
@@ -269,6 +291,10 @@ def _evaluate_and_save(
             **count_truncated(learn),
             **{split: evaluation.truncated for split, evaluation in found.items()},
         },
+        "intervals": {
+            split: {name: list(ends) for name, ends in evaluation.intervals.items()}
+            for split, evaluation in found.items()
+        },
         "padding_share": learn.dls.train.padding_share,
     }
     save(
@@ -276,13 +302,27 @@ def _evaluate_and_save(
         output / "model",
         scores=scores,
         per_label=last.per_label,
-        settings={"data": settings.data, "epochs with the head alone": settings.freeze_epochs},
+        settings=told,
     )
     if is_first():
+        write_resamples(output / RESAMPLES_FILE, answered, data)
+        _write_report(learn, answered, output / "report.html", told)
         # Written last: a directory with it holds a whole run.
         with written_whole(output / "metrics.json") as partial:
             write_json(metrics, partial)
     return metrics
+
+
+def _write_report(
+    learn: TextLearner, answered: Sequence[Answers], file: Path, told: Mapping[str, object]
+) -> None:
+    try:
+        with written_whole(file) as partial:
+            report_of(learn, answered, settings=told).save(partial)
+    except Exception as error:
+        # The training is done, and no picture of it is worth its model.
+        said = f"no report was written ({type(error).__name__}: {error})"
+        warnings.warn(said, FtkitWarning, stacklevel=2)
 
 
 def write_json(content: Any, file: str | Path) -> None:

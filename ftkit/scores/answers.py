@@ -21,7 +21,7 @@ from ftkit.targets.answers import has_answers, read_answers
 
 if TYPE_CHECKING:
     from ftkit.arrays import ArrayLike
-    from ftkit.task import Rows
+    from ftkit.task import Draw, Rows
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -139,7 +139,7 @@ class AnswerMetrics:
             return {}
         return {"null_threshold": self._chosen_threshold()}
 
-    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+    def resampled(self, draw: Draw) -> dict[str, np.ndarray]:
         """The scores of resamples of the rows: (resamples,) each."""
         exact, f1, has_answer = self._by_row()
 
@@ -154,7 +154,7 @@ class AnswerMetrics:
                 "no_answer_exact_match": ratio(counts @ (exact * ~has_answer), without),
             }
 
-        return resample(rng, resamples, len(f1), scores)
+        return resample(draw, len(f1), scores)
 
     def _can_choose(self) -> bool:
         """Whether the rows have questions of both kinds."""

@@ -15,7 +15,7 @@ import numpy as np
 from ftkit.arrays import ArrayLike, as_array
 from ftkit.scores.resample import resample
 from ftkit.targets.tags import TagSet
-from ftkit.task import Rows
+from ftkit.task import Draw, Rows
 
 
 @dataclass
@@ -86,7 +86,7 @@ class SpanMetrics:
         """Nothing is left to choose."""
         return {}
 
-    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+    def resampled(self, draw: Draw) -> dict[str, np.ndarray]:
         """The scores of resamples of the rows: (resamples,) each."""
         if not self.by_row:
             return {}
@@ -98,7 +98,7 @@ class SpanMetrics:
             accuracy = right / np.maximum(words, 1)
             return {"f1": f1, "precision": precision, "recall": recall, "accuracy": accuracy}
 
-        return resample(rng, resamples, len(by_row), scores)
+        return resample(draw, len(by_row), scores)
 
 
 def _rates(counts: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from ftkit.arrays import ArrayLike, as_array, sigmoid
 from ftkit.scores.resample import resample
 
 if TYPE_CHECKING:
-    from ftkit.task import Rows
+    from ftkit.task import Draw, Rows
 
 # Thresholds tried for multi-label scores: 0.05, 0.06, ... 0.95.
 _BINS = 100
@@ -65,7 +65,7 @@ class ClassMetrics:
         """Nothing is left to choose."""
         return {}
 
-    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+    def resampled(self, draw: Draw) -> dict[str, np.ndarray]:
         """The scores of resamples of the rows: (resamples,) each."""
         if not self.wanted:
             return {}
@@ -87,7 +87,7 @@ class ClassMetrics:
                 "mcc": np.where(spread > 0, shared / np.sqrt(np.maximum(spread, 1)), 0.0),
             }
 
-        return resample(rng, resamples, len(wanted), scores)
+        return resample(draw, len(wanted), scores)
 
 
 @dataclass
@@ -158,7 +158,7 @@ class LabelsMetrics:
             return {}
         return {"threshold": self.threshold or self._place() / _BINS}
 
-    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+    def resampled(self, draw: Draw) -> dict[str, np.ndarray]:
         """The scores of resamples of the rows: (resamples,) each; nothing where the threshold is
         not given.
         """
@@ -174,7 +174,7 @@ class LabelsMetrics:
             macro = (2 * right / np.maximum(wanted + found, 1)).mean(1)
             return {"micro_f1": micro, "macro_f1": macro}
 
-        return resample(rng, resamples, packed.shape[1], scores)
+        return resample(draw, packed.shape[1], scores)
 
 
 @dataclass
@@ -208,7 +208,7 @@ class ValueMetrics:
         """Nothing is left to choose."""
         return {}
 
-    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+    def resampled(self, draw: Draw) -> dict[str, np.ndarray]:
         """The scores of resamples of the rows: (resamples,) each."""
         if not self.wanted:
             return {}
@@ -225,7 +225,7 @@ class ValueMetrics:
                 "spearman": np.where(spread > 0, shared / np.maximum(spread, 1e-9), 0.0),
             }
 
-        return resample(rng, resamples, len(wanted), scores)
+        return resample(draw, len(wanted), scores)
 
 
 def _one_hot(labels: np.ndarray, n_labels: int) -> Any:

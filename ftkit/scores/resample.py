@@ -13,22 +13,20 @@ from collections.abc import Callable
 import numpy as np
 
 from ftkit.errors import check_least
-from ftkit.task import Metrics
+from ftkit.task import Draw, Metrics
 
 _CELLS = 1 << 21  # times that a row is in a resample, held at once
 
 
 def confidence_intervals(
-    metrics: Metrics, resamples: int, *, level: float = 0.95, seed: int = 0
+    resampled: dict[str, np.ndarray], *, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """The lower and the upper end for each score; none for 0 resamples, nor for a score that is
-    no number in any of them.
+    """The lower and the upper end for each score (resamples,); none for a score that is no number
+    in any of them.
     """
-    check_least(0, resamples=resamples)
-    found = metrics.resampled(np.random.default_rng(seed), resamples) if resamples else {}
     tails = [(1 - level) / 2, (1 + level) / 2]
     intervals = {}
-    for name, scores in found.items():
+    for name, scores in resampled.items():
         scores = scores[np.isfinite(scores)]
         if len(scores):
             low, high = np.quantile(scores, tails).tolist()
@@ -36,11 +34,20 @@ def confidence_intervals(
     return intervals
 
 
+def resampled_scores(
+    metrics: Metrics, resamples: int, order: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """The scores of so many resamples of the rows, (resamples,) each; none for 0.
+
+    `order` (rows,) are the numbers of the rows as the metrics took them in. With it, the same
+    rows are drawn whatever model answered them, so that two models' resamples are pairs.
+    """
+    check_least(0, resamples=resamples)
+    return metrics.resampled(Draw(resamples, order)) if resamples else {}
+
+
 def resample(
-    rng: np.random.Generator,
-    resamples: int,
-    rows: int,
-    scores: Callable[[np.ndarray], dict[str, np.ndarray]],
+    draw: Draw, rows: int, scores: Callable[[np.ndarray], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """Scores (resamples,) of draws of `rows` rows; nothing where there is none.
 
@@ -48,12 +55,17 @@ def resample(
     """
     if not rows:
         return {}
+    rng = np.random.default_rng(draw.seed)
+    # Rows may have been passed over, as those without labels.
+    order = draw.order if draw.order is not None and len(draw.order) == rows else None
     step = max(1, _CELLS // rows)
     parts = []
-    for start in range(0, resamples, step):
-        some = min(step, resamples - start)
+    for start in range(0, draw.resamples, step):
+        some = min(step, draw.resamples - start)
         drawn = rng.integers(rows, size=(some, rows)) + np.arange(some)[:, None] * rows
         counts = np.bincount(drawn.ravel(), minlength=some * rows).reshape(some, rows)
+        if order is not None:
+            counts = counts[:, order]
         parts.append(scores(counts.astype(np.float64)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ftkit.scores.resample import resample
-from ftkit.task import Rows
+from ftkit.task import Draw, Rows
 
 if TYPE_CHECKING:
     from ftkit.arrays import ArrayLike
@@ -121,9 +121,9 @@ class SummaryMetrics:
         """Nothing is left to choose."""
         return {}
 
-    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+    def resampled(self, draw: Draw) -> dict[str, np.ndarray]:
         """The scores of resamples of the rows: (resamples,) each."""
-        return resample(rng, resamples, len(self.rouge), self._scores)
+        return resample(draw, len(self.rouge), self._scores)
 
     def _scores(self, times: np.ndarray) -> dict[str, np.ndarray]:
         """The scores (some,) of rows that are there so many times: (some, rows)."""
@@ -190,7 +190,7 @@ class TranslationMetrics:
         """Nothing is left to choose."""
         return {}
 
-    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+    def resampled(self, draw: Draw) -> dict[str, np.ndarray]:
         """The scores of resamples of the rows: (resamples,) each."""
         if not self.texts:
             return {}
@@ -216,7 +216,7 @@ class TranslationMetrics:
             columns = [*map(np.array, corpus), *means.T]
             return dict(zip(TRANSLATION_SCORES, columns, strict=True))
 
-        return resample(rng, resamples, len(self.texts), scores)
+        return resample(draw, len(self.texts), scores)
 
 
 @cache

@@ -19,7 +19,7 @@ from ftkit.errors import CheckpointError, DataError, SettingError, check_least, 
 from ftkit.features import IGNORED
 from ftkit.scores.resample import ratio, resample
 from ftkit.targets.loss import count_targets, token_loss
-from ftkit.task import Batch, Column, Head, Prediction, Reduction, Rows
+from ftkit.task import Batch, Column, Draw, Head, Prediction, Reduction, Rows
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -414,7 +414,7 @@ class Perplexity:
         """Nothing is left to choose."""
         return {}
 
-    def resampled(self, rng: np.random.Generator, resamples: int) -> dict[str, np.ndarray]:
+    def resampled(self, draw: Draw) -> dict[str, np.ndarray]:
         """The scores of resamples of the blocks, which are its rows: (resamples,) each."""
 
         def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -422,7 +422,7 @@ class Perplexity:
             with np.errstate(over="ignore"):
                 return {"perplexity": np.exp(loss), "loss": loss}
 
-        return resample(rng, resamples, len(self.by_block), scores)
+        return resample(draw, len(self.by_block), scores)
 
 
 def _head_class(auto_class: str, config: PretrainedConfig) -> str | None:

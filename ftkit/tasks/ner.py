@@ -229,7 +229,7 @@ class NER:
         count = len(rows["tokens" if _has_words(rows) else "text"])
         columns = {name: rows[name] for name in _COLUMNS if name in rows}
         listed = [{name: values[i] for name, values in columns.items()} for i in range(count)]
-        read = [_read(row, i + 1) for i, row in enumerate(listed)]
+        read = [read_words(row, i + 1) for i, row in enumerate(listed)]
         encoded = tokenizer(
             [text for text, _ in read],
             truncation=False,
@@ -302,7 +302,7 @@ class NER:
         self, row: Mapping[str, Any], number: int, words: Sequence[tuple[int, int]]
     ) -> np.ndarray:
         """The numbers of the tags of a row's words."""
-        entities = _wanted(row, number, words)
+        entities = wanted_entities(row, number, words)
         for _, _, kind in entities:
             if kind not in self._tags.types:
                 raise DataError(
@@ -459,7 +459,7 @@ class NER:
     def _prediction(
         self, row: Mapping[str, Any], numbers: Sequence[int], sure: Sequence[float]
     ) -> EntitiesPrediction:
-        text, words = _read(row)
+        text, words = read_words(row)
         tags = [self.labels[number] for number in numbers[: len(words)]]
         entities = []
         for first, end, label in entities_of_tags(tags):
@@ -477,9 +477,9 @@ class NER:
         """The text of each row with its entities marked, and with those that were decided."""
         table, numbers = [], None if decided is None else as_array(decided)
         for i, row in enumerate(rows):
-            text, words = _read(row)
+            text, words = read_words(row)
             is_labelled = "tags" in row or "entities" in row
-            wanted = _wanted(row, i + 1, words) if is_labelled else []
+            wanted = wanted_entities(row, i + 1, words) if is_labelled else []
             shown = {"text": _marked(text, words, wanted)}
             if numbers is not None:
                 tags = [self.labels[number] for number in numbers[i, : len(words)].tolist()]
@@ -496,7 +496,9 @@ def _has_words(columns: Any) -> bool:
     return "tokens" in columns
 
 
-def _read(row: Mapping[str, Any], number: int | None = None) -> tuple[str, list[tuple[int, int]]]:
+def read_words(
+    row: Mapping[str, Any], number: int | None = None
+) -> tuple[str, list[tuple[int, int]]]:
     """The text of a row and the spans of its words; raises DataError for one without."""
     name = "tokens" if _has_words(row) else "text"
     value: Any = row.get(name)
@@ -514,7 +516,7 @@ def _read(row: Mapping[str, Any], number: int | None = None) -> tuple[str, list[
     )
 
 
-def _wanted(
+def wanted_entities(
     row: Mapping[str, Any], number: int, words: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int, str]]:
     """The entities of words (first, end, type) that a row is labelled with."""
@@ -548,7 +550,7 @@ def _types(split: str, rows: Dataset, scheme: str | None = None) -> Types:
     try:
         for i, value in enumerate(columns[inputs]):
             if not isinstance(value, list if has_words else str):
-                _read({inputs: value}, i + 1)
+                read_words({inputs: value}, i + 1)
         if not has_words:
             return types_of_entities(columns["text"], columns["entities"])
         pairs = zip(columns["tokens"], columns["tags"], strict=True)

@@ -9,6 +9,7 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -21,6 +22,7 @@ from ftkit.learner import run as rooms
 from ftkit.learner.callbacks import Accumulate
 from ftkit.learner.resume import TrainingStopped
 from ftkit.learner.run import RunSettings, run
+from ftkit.reports.compare import compare
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,14 @@ def run_it(settings, tmp_path, monkeypatch):
 def test_files(first):
     folder, _ = first
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("history.csv", "metrics.json", "model", "run.toml")
+        *(
+            "history.csv",
+            "metrics.json",
+            "model",
+            "report.html",
+            "resamples.safetensors",
+            "run.toml",
+        )
     ]
 
 
@@ -96,6 +105,66 @@ def test_metrics(first, tiny_data):
         assert metrics[split] == pytest.approx(evaluation.scores, abs=1e-9)
         assert metrics[split]["accuracy"] > 0.4
     assert metrics["per_label"] == evaluation.per_label
+
+
+def test_report(first):
+    html = (first[0] / "report.html").read_text(encoding="utf-8")
+    for split in ("validation", "test"):
+        assert f"{first[1][split]['accuracy']:.3f}" in html
+    assert "Worst mistakes" in html
+
+
+def test_a_report_that_fails_costs_no_model(run_it, tmp_path, monkeypatch):
+    def fail(*given, **named):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(rooms, "report_of", fail)
+    with pytest.warns(FtkitWarning, match="no report was written .*no font"):
+        _, metrics = run_it()
+    folder = tmp_path / "run"
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert ftkit.load_model(folder / "model").predict(["my parcel"])
+    assert not (folder / "report.html").exists()
+
+
+def test_runs_are_compared_on_the_same_rows(first, run_it, tmp_path, make_checkpoint):
+    """Another architecture sorts the rows otherwise, and is compared row by row all the same."""
+    folder, _ = first
+    run_it(output="other", checkpoint=str(make_checkpoint("roberta")), lr=1e-2, epochs=1)
+    found = compare([folder, tmp_path / "other"])
+    assert found.split == "test"
+    assert {"checkpoint", "epochs", "batch_size"} <= set(found.settings)
+    model, rows = ftkit.load_model(folder / "model"), load_data(first)
+    other = ftkit.load_model(tmp_path / "other" / "model")
+    right = [
+        np.array([p.label for p in each.predict(rows["text"])]) == np.array(rows["label"])
+        for each in (model, other)
+    ]
+    draws = np.random.default_rng(0).integers(len(rows), size=(1000, len(rows)))
+    gaps = right[1][draws].mean(1) - right[0][draws].mean(1)
+    second = next(each for each in found.differences if each.difference is not None)
+    assert second.score == "accuracy"
+    assert second.difference == pytest.approx(right[1].mean() - right[0].mean())
+    assert second.interval == pytest.approx(tuple(np.quantile(gaps, [0.025, 0.975])))
+
+
+def load_data(first):
+    data = RunSettings.read(first[0] / "run.toml").data
+    return ftkit.load_data(data, "classification")["test"]
+
+
+def test_a_calibrated_run(run_it, tmp_path):
+    _, plain = run_it(output="plain", epochs=2, lr=1e-2)
+    _, metrics = run_it(output="mended", epochs=2, lr=1e-2, calibrate=True)
+    assert metrics["test"] == pytest.approx(plain["test"])
+    one, two = (
+        load_file(tmp_path / name / "model" / "model.safetensors")["classifier.weight"]
+        for name in ("plain", "mended")
+    )
+    temperature = one / two
+    assert temperature.std() < 1e-4
+    card = (tmp_path / "mended" / "model" / "README.md").read_text()
+    assert f"temperature {float(temperature.mean()):.3f}" in card
 
 
 def test_history(first):
@@ -329,7 +398,14 @@ def test_an_unfinished_run_is_started_anew(run_it, settings, tmp_path):
     with pytest.warns(FtkitWarning, match="unfinished run"):
         run_it()
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("history.csv", "metrics.json", "model", "run.toml")
+        *(
+            "history.csv",
+            "metrics.json",
+            "model",
+            "report.html",
+            "resamples.safetensors",
+            "run.toml",
+        )
     ]
 
 
@@ -412,7 +488,14 @@ def test_killed_while_a_file_is_written(run_it, tmp_path, monkeypatch):
     metrics = run(again, resume=True)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        *("history.csv", "metrics.json", "model", "run.toml")
+        *(
+            "history.csv",
+            "metrics.json",
+            "model",
+            "report.html",
+            "resamples.safetensors",
+            "run.toml",
+        )
     ]
 
 

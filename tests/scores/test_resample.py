@@ -12,9 +12,10 @@ from ftkit.errors import SettingError
 from ftkit.scores.answers import AnswerMetrics
 from ftkit.scores.entities import SpanMetrics
 from ftkit.scores.labels import ClassMetrics, LabelsMetrics, ValueMetrics
-from ftkit.scores.resample import confidence_intervals, resample
+from ftkit.scores.resample import confidence_intervals, resample, resampled_scores
 from ftkit.scores.texts import SummaryMetrics, TranslationMetrics
 from ftkit.targets.tags import TagSet, tags_of_types
+from ftkit.task import Draw
 from ftkit.tasks.language_modeling import Perplexity
 
 pytestmark = pytest.mark.unit
@@ -110,6 +111,10 @@ KINDS = {
 }
 
 
+def intervals_of(metrics, resamples):
+    return confidence_intervals(resampled_scores(metrics, resamples))
+
+
 def gathered(make, outputs, targets, rows, numbers, batch=7):
     metrics = make()
     for start in range(0, len(numbers), batch):
@@ -125,7 +130,7 @@ def test_scores_of_draws_are_those_computed_anew(kind):
     torch.manual_seed(0)
     rows = rows_of(np.random.default_rng(1))
     metrics = gathered(make, *rows, range(ROWS))
-    found = metrics.resampled(np.random.default_rng(5), 25)
+    found = metrics.resampled(Draw(25, seed=5))
     draws = np.random.default_rng(5).integers(ROWS, size=(25, ROWS))
     expected = [gathered(make, *rows, draw).compute() for draw in draws]
     assert list(found) == list(metrics.compute())
@@ -133,7 +138,7 @@ def test_scores_of_draws_are_those_computed_anew(kind):
         assert scores.tolist() == pytest.approx([each[name] for each in expected], nan_ok=True)
         assert len(set(scores.tolist())) > 2
     # The intervals hold the scores of these rows, or are of scores that a draw lowers.
-    for name, (low, high) in confidence_intervals(metrics, 200).items():
+    for name, (low, high) in intervals_of(metrics, 200).items():
         assert low <= high
         assert low <= metrics.compute()[name] <= high
 
@@ -141,21 +146,35 @@ def test_scores_of_draws_are_those_computed_anew(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_row_and_none(kind, recwarn):
     make, rows_of = KINDS[kind]
-    assert confidence_intervals(make(), 9) == {}
+    assert intervals_of(make(), 9) == {}
     metrics = gathered(make, *rows_of(np.random.default_rng(1)), [3])
     scores = metrics.compute()
-    found = confidence_intervals(metrics, 9)
+    found = intervals_of(metrics, 9)
     assert set(found) == {name for name, score in scores.items() if math.isfinite(score)}
     for name, ends in found.items():
         assert ends == pytest.approx((scores[name], scores[name]))
-    assert confidence_intervals(metrics, 0) == {}
+    assert intervals_of(metrics, 0) == {}
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_rows_are_drawn_whatever_their_order(kind):
+    """Two models batch rows in different orders; their resamples must be pairs all the same."""
+    make, rows_of = KINDS[kind]
+    torch.manual_seed(0)
+    rows, order = rows_of(np.random.default_rng(1)), np.random.default_rng(4).permutation(ROWS)
+    straight = resampled_scores(gathered(make, *rows, range(ROWS)), 20, np.arange(ROWS))
+    shuffled = resampled_scores(gathered(make, *rows, order), 20, order)
+    unaware = resampled_scores(gathered(make, *rows, order), 20)
+    for name, scores in straight.items():
+        assert shuffled[name].tolist() == pytest.approx(scores.tolist(), nan_ok=True)
+        assert unaware[name].tolist() != pytest.approx(scores.tolist(), nan_ok=True)
 
 
 def test_intervals_are_those_of_scipy():
     make, rows_of = KINDS["values"]
     metrics = gathered(make, *rows_of(np.random.default_rng(2)), range(ROWS))
-    low, high = confidence_intervals(metrics, 20_000)["mae"]
+    low, high = intervals_of(metrics, 20_000)["mae"]
     wanted, found = np.concatenate(metrics.wanted), np.concatenate(metrics.found)
     theirs = bootstrap(
         (np.abs(wanted - found),), np.mean, n_resamples=20_000, method="percentile", rng=1
@@ -172,7 +191,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         metrics = ClassMetrics(("a", "b"))
         is_right = rng.random(150) < 0.8
         metrics.add(torch.eye(2)[is_right.astype(int)], torch.ones(150, dtype=torch.long), [])
-        low, high = confidence_intervals(metrics, 300)["accuracy"]
+        low, high = intervals_of(metrics, 300)["accuracy"]
         held += low <= 0.8 <= high
     assert 0.90 < held / 300 < 0.98
 
@@ -181,15 +200,15 @@ def test_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
     def scores(counts):
         return {"mean": counts @ np.arange(9.0)}
 
-    together = resample(np.random.default_rng(3), 50, 9, scores)["mean"]
+    together = resample(Draw(50, seed=3), 9, scores)["mean"]
     monkeypatch.setattr("ftkit.scores.resample._CELLS", 40)
-    assert (resample(np.random.default_rng(3), 50, 9, scores)["mean"] == together).all()
+    assert (resample(Draw(50, seed=3), 9, scores)["mean"] == together).all()
 
 
 def test_several_labels_without_a_threshold_have_no_intervals():
     metrics = gathered(
         lambda: LabelsMetrics(LABELS, None), *labels_rows(np.random.default_rng(0)), range(ROWS)
     )
-    assert confidence_intervals(metrics, 9) == {}
+    assert intervals_of(metrics, 9) == {}
     with pytest.raises(SettingError, match="resamples is -1"):
-        confidence_intervals(metrics, -1)
+        intervals_of(metrics, -1)
