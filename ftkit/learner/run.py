@@ -230,6 +230,8 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
         _write_history(learn, output / "history.csv")
     metrics = _evaluate_and_save(learn, data, output, told)
     if tracker is not None:
+        if (output / "report.html").exists():
+            tracker.log_report(output / "report.html")
         tracker.log_bundle(output / "model")
         tracker.finish()
     if is_first():

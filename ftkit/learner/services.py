@@ -56,6 +56,10 @@ class Service(Protocol):
         """Write how numbers are spread."""
         ...
 
+    def page(self, name: str, file: Path, step: int) -> None:
+        """Keep a page of HTML."""
+        ...
+
     def bundle(self, folder: Path, name: str, metadata: Mapping[str, Any]) -> None:
         """Keep a saved model, with what it was made from."""
         ...
@@ -168,6 +172,12 @@ class WandbService:
 
         self._run.log({name: wandb.Histogram(list(values)), STEP: step})
 
+    def page(self, name: str, file: Path, step: int) -> None:
+        """Log the page as a wandb.Html."""
+        import wandb
+
+        self._run.log({name: wandb.Html(str(file)), STEP: step})
+
     def bundle(self, folder: Path, name: str, metadata: Mapping[str, Any]) -> None:
         """Log the folder's files as an artifact of type model."""
         import wandb
@@ -244,6 +254,10 @@ class TensorBoardService:
     def histogram(self, name: str, values: Sequence[float], step: int) -> None:
         """Write a histogram."""
         self._writer.add_histogram(name, np.array(values), step)
+
+    def page(self, name: str, file: Path, step: int) -> None:
+        """Write where the page is, for TensorBoard shows none."""
+        self._writer.add_text(name, _as_code({"page": str(file)}), step)
 
     def bundle(self, folder: Path, name: str, metadata: Mapping[str, Any]) -> None:
         """Write where the model is, for TensorBoard keeps no files."""

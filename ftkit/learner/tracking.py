@@ -245,6 +245,10 @@ class Tracker(Callback):
         about |= {"step": self._steps, "scores": self._scores}
         self._write(self.service.bundle, Path(folder), name, about)
 
+    def log_report(self, file: str | Path) -> None:
+        """Keep the page of a report with the run."""
+        self._write(self.service.page, "report", Path(file), self._steps)
+
     def finish(self) -> None:
         """End the run, and upload what is left. Whatever is logged later goes on in it."""
         self._flush()

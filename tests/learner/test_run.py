@@ -531,6 +531,8 @@ def test_wandb(run_it, tmp_path, monkeypatch):
     content = log.read_bytes()
     for name in (b"batch_size", b"valid/accuracy", b"model.safetensors"):
         assert name in content
+    (page,) = folder.rglob("*.html")
+    assert "Worst mistakes" in page.read_text(encoding="utf-8")
 
 
 def test_other_versions_are_said(first, tmp_path):

@@ -720,6 +720,8 @@ def test_tensorboard_shows_the_same(make_learner, tmp_path):
     state = tracker.state_dict()
     assert state["run_id"] == "run7"
     learn.fit_one_cycle(1, 1e-2)  # is lost, and trained for again
+    (tmp_path / "report.html").write_text("<p>the page</p>")
+    tracker.log_report(tmp_path / "report.html")
     tracker.log_bundle(ftkit.save(learn, tmp_path / "model"))
     tracker.finish()
     again = ftkit.TensorBoardTracker(tmp_path / "run7")
