@@ -46,16 +46,21 @@ def main(
     if tracker:
         tracker.finish()
 
+    # How good it is, and where it fails: one page, with the worst mistakes explained.
+    report = ftkit.report(learn, {"test": data["test"]})
+    evaluation = report.evaluated[0].evaluation
+    print(f"\nOn {evaluation.rows} test tickets:\n{evaluation}\n")
+
     # The saved folder opens with ftkit.load_model and with transformers.pipeline alike.
     model = ftkit.load_model(ftkit.save(learn, output))
-    evaluation = model.evaluate(data["test"])
-    print(f"\nOn {evaluation.rows} test tickets:\n{evaluation}\n")
+    page = report.save(f"{output}.html")
 
     for text, found in zip(NEW_TICKETS, model.predict(NEW_TICKETS), strict=True):
         print(f"{found.label:>16} {found.score:4.0%}  {text}")
 
     print(
-        f"\nDone in {time.perf_counter() - started:.0f} s; the model is in {output}. Try next:\n"
+        f"\nDone in {time.perf_counter() - started:.0f} s; the model is in {output}, "
+        f"and a report on it in {page}. Try next:\n"
         f"  echo 'I want my money back' | ftkit predict {output} -\n"
         f"  ftkit train classification --data YOUR.csv --columns text=...,label=... "
         f"--checkpoint {checkpoint} --output runs/mine"

@@ -29,6 +29,8 @@ _MOST_BARS = 30
 _MISTAKES = 8
 _QUESTION_WORDS = ("what", "who", "when", "where", "why", "how", "which")
 _MOST_CONTEXT = 400  # characters of a context that a mistake shows
+_MOST_WORDS, _MOST_LETTERS = 300, 4000  # of a row that is explained
+_MOST_LISTED = 1000  # labels in a table
 
 
 def answer_sections(
@@ -120,11 +122,14 @@ def _by_label(per_label: Mapping[str, Mapping[str, float]]) -> str:
     lowest = (
         f"the {len(shown)} lowest of {len(ranked):,} labels" if len(ranked) > len(shown) else ""
     )
-    whole = [{"label": name, **{k: _number(v) for k, v in met[name].items()}} for name in met]
+    whole = [
+        {"label": name, **{k: _number(v) for k, v in met[name].items()}}
+        for name in list(met)[:_MOST_LISTED]
+    ]
     return (
         "<h3>By label</h3>"
         + figure(drawn, f"F1 and number of labelled rows{': ' + lowest if lowest else ''}.")
-        + details("Precision and recall of every label", table(whole))
+        + details(f"Precision and recall of {len(whole):,} labels", table(whole))
     )
 
 
@@ -394,7 +399,8 @@ def _explained(
     parts = []
     for each in rows:
         body = ""
-        if time.perf_counter() < until and answers.task.name == "classification":
+        is_short = each.words <= _MOST_WORDS and len(_input_text(each)) <= _MOST_LETTERS
+        if is_short and time.perf_counter() < until and answers.task.name == "classification":
             body = _attributions(predictor, _inputs(answers, each))
         parts.append(
             f'<div class="mistake"><div class="head">row {each.number + 1:,}: labelled '
@@ -431,7 +437,7 @@ def _plain(answers: Answers, each: Answered) -> str:
             "labelled": marked_text(content, entities_of(each.row, each.number)),
             "answered": marked_text(content, found_entities(each.prediction)),
         }
-        if len(content) > 2000:
+        if len(content) > _MOST_LETTERS:
             return f"<div>{escape(cut(content, _MOST_CONTEXT))}</div>"
         return "".join(f"<div><b>{name}:</b> {line}</div>" for name, line in lines.items())
     if answers.task.name == "qa":

@@ -13,6 +13,7 @@ from ftkit.reports.page import Section, cards, details, facts, figure, grid, tab
 from ftkit.reports.rows import Answers
 from ftkit.task import falls
 
+_RATE_POINTS = 200  # of a schedule, which is smooth
 _NO_SCORES = ("epoch", "lr", "train_loss", "valid_loss", "seconds")
 
 
@@ -160,6 +161,7 @@ def _metrics(found: TrainingFacts) -> str:
 
 def _rates(found: TrainingFacts) -> str:
     points = [each for each in found.points if len(each["rates"]) == len(found.groups)]
+    points = points[:: max(1, len(points) // _RATE_POINTS)]
     if not points:
         return ""
     batches = [each["batch"] for each in points]

@@ -239,3 +239,18 @@ def test_entities_of_both_shapes_of_rows():
     spans = {"text": "Ann flew", "entities": [{"start": 0, "end": 3, "label": "who"}]}
     tags = {"tokens": ["Ann", "flew"], "tags": ["B-who", "O"]}
     assert entities_of(spans) == entities_of(tags) == [(0, 3, "who")]
+
+
+def test_absurd_rows_and_many_labels_keep_the_page_small(tiny_checkpoint):
+    long = "word " * 20_000
+    rows = [
+        {"text": f"{long if i == 3 else 'a'} {i}", "label": f"{HOSTILE} {i % 300}"}
+        for i in range(900)
+    ]
+    rows.append({"text": "x" * 100_000, "label": rows[0]["label"]})
+    data = {"train": rows, "validation": rows[:60] + rows[-1:]}
+    learn = ftkit.classification_learner(ftkit.load_data(data), tiny_checkpoint, bs=64)
+    learn.fit(1, 1e-4)
+    html = ftkit.report(learn, resamples=10, explain_seconds=60).html()
+    assert len(html) < 1_500_000
+    assert "<script" not in html
