@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict
 import ftkit
 from ftkit.errors import SettingError
 from ftkit.reports.answers import error_kinds
+from ftkit.reports.data import data_section
 from ftkit.reports.rows import entities_of, evaluate_rows
 from ftkit.tasks import NER, LanguageModeling, Summarization
 
@@ -254,3 +255,47 @@ def test_absurd_rows_and_many_labels_keep_the_page_small(tiny_checkpoint):
     html = ftkit.report(learn, resamples=10, explain_seconds=60).html()
     assert len(html) < 1_500_000
     assert "<script" not in html
+
+
+CHECK = {
+    "splits": [
+        {
+            "name": "train",
+            "rows": 3,
+            "labels": {HOSTILE: 2, "b": 1},
+            "lengths": {
+                "unit": "tokens",
+                "edges": [0, 5, 10],
+                "counts": [1, 2],
+                "median": 6.5,
+                "p95": 9.0,
+                "max": 9,
+                "limit": 8,
+                "cut_rows": 1,
+            },
+            "languages": {"en": 2, "de": 1},
+        },
+        {"name": "test", "rows": 1, "labels": None, "lengths": None, "languages": None},
+    ],
+    "findings": [
+        {
+            "level": "warning",
+            "name": "duplicate_rows",
+            "message": f"2 of 3 rows are the same {HOSTILE}",
+            "remedy": "Drop them.",
+            "split": "train",
+            "examples": [{"split": "train", "row": 1234, "text": HOSTILE}],
+        }
+    ],
+    "notes": [HOSTILE],
+}
+
+
+@pytest.mark.unit
+def test_the_data():
+    html = data_section(CHECK).html()
+    assert not {"script", "img"} & set(Page(html).tags)
+    for said in ("warning", "train: 2 of 3 rows", "Drop them.", "row 1,234", "en 67%, de 33%"):
+        assert said in html
+    assert html.count("<svg") == 2
+    assert "nothing to mend" in data_section({**CHECK, "findings": [], "splits": []}).html()
