@@ -22,7 +22,7 @@ from typing import Any
 
 from ftkit.data.columns import ColumnMap
 from ftkit.data.pieces import Piece, RowSource, find_inputs, open_lines, open_rows
-from ftkit.errors import DataError, FtkitWarning, SettingError, first_line, quoted
+from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
 from ftkit.inference import Predictor, load_model
 from ftkit.jobs.formats import ERROR, PREDICTION, Columns, Format, JsonLines
 from ftkit.jobs.output import Direct, Output, PartFile, digest
@@ -137,13 +137,7 @@ def _check_options(task: Task, options: Mapping[str, Any]) -> None:
             f"a model for {task.name} has no setting {quoted(unknown)}",
             remedy=f"It has {quoted(task.settings)}." if task.settings else "It has none.",
         )
-    try:
-        with_options(task, options)
-    except TypeError as error:
-        raise SettingError(
-            f"--option has a value of another type than is meant ({first_line(error)})",
-            remedy="Write numbers as numbers, such as --option stride=64.",
-        ) from None
+    with_options(task, options)
 
 
 def find_texts(job: PredictJob, source: RowSource, task: Task) -> dict[str, str]:

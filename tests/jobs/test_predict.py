@@ -194,8 +194,8 @@ def test_options_of_a_call(predict, task_bundle, tmp_path):
         ("treshold=0.5", 'no setting "treshold"'),
         ("progress=1", 'no setting "progress"'),
         ("labels=a", 'no setting "labels"'),
-        ("threshold=high", "a value of another type"),
-        ("max_length=many", "a value of another type"),
+        ("threshold=high", "Give a number or nothing"),
+        ("max_length=many", "Give a whole number or nothing"),
         ("threshold=2", "threshold is 2"),
     ):
         code, _, err = predict(file, "--option", option, "--output", "a.jsonl", model=folder)

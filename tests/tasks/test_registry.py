@@ -42,3 +42,39 @@ def test_options_of_the_command_line_are_json_or_text():
     for wrong in ("stride", "=5"):
         with pytest.raises(SettingError, match="Write it as --option stride=64"):
             parse_options([wrong])
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "said"),
+    [
+        (NER(), {"stride": "abc"}, "stride is 'abc'. Give a whole number"),
+        (NER(), {"stride": 1.5}, "whole number"),
+        (NER(), {"stride": True}, "whole number"),
+        (NER(), {"constrained": "maybe"}, "true or false"),
+        (NER(), {"max_length": "x"}, "a whole number or nothing"),
+        (NER(), {"labels": 3}, "a list, each of them a text"),
+        (NER(), {"labels": ["O", 3]}, "a list"),
+        (Classification(), {"threshold": "x"}, "a number or nothing"),
+        (Classification(), {"class_weights": {"a": "b"}}, "names and values"),
+        (Classification(), {"long_texts": 5}, '"head" or "tail"'),
+    ],
+)
+def test_options_of_another_type(task, options, said):
+    with pytest.raises(SettingError, match=said):
+        with_options(task, options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threshold": 1 - 1e-9},
+        {"max_length": None},
+        {"class_weights": {"a": 2}},
+        {"class_weights": [1, 2.5]},
+        {"class_weights": "balanced"},
+        {"labels": ("a", "b")},
+        {"label_smoothing": 0},
+    ],
+)
+def test_options_of_the_right_type(options):
+    with_options(Classification(), options)
