@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftkit.checks.check import check
     from ftkit.data.blocks import AnswerBlock, SummaryBlock, TokenTagsBlock
     from ftkit.data.sources import load_data
     from ftkit.errors import FtkitError
@@ -69,6 +70,7 @@ __all__ = [
     "Translation",
     "WandbTracker",
     "calibrate",
+    "check",
     "classification_learner",
     "finetune_learner",
     "language_model_learner",
@@ -106,6 +108,7 @@ _HOMES = {
     "Translation": "ftkit.tasks",
     "WandbTracker": "ftkit.learner.tracking",
     "calibrate": "ftkit.learner.calibrate",
+    "check": "ftkit.checks.check",
     "classification_learner": "ftkit.learner.build",
     "finetune_learner": "ftkit.learner.build",
     "language_model_learner": "ftkit.learner.build",

@@ -1,4 +1,4 @@
-"""The command line, a thin shell over `learner.run`, `inference` and `jobs`.
+"""The command line, a thin shell over `learner.run`, `inference`, `jobs` and `checks`.
 
 Heavy imports stand inside the commands, so that --help answers at once.
 """
@@ -31,7 +31,9 @@ _PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, or 2 for a user's mistake."""
+    """Run a command; returns the exit code: 0, 1 where a check finds errors, or 2 for a user's
+    mistake.
+    """
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
         _say_notes_plainly()
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        options.command(options)
+        code: int = options.command(options) or 0
         if sys.stdout is not None:
             # A full disk or a reader gone is met here, not when the interpreter ends.
             sys.stdout.flush()
@@ -58,7 +60,7 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt as stopped:
         print(f"ftkit: {str(stopped) or 'stopped'}", file=sys.stderr)
         return 128 + int(getattr(stopped, "signum", signal.SIGINT))
-    return 0
+    return code
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ftkit", description="Fine-tune Hugging Face checkpoints with fastai.")
     parser.add_argument("--version", action="version", version=f"ftkit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_check(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
@@ -80,6 +83,30 @@ def _parser() -> argparse.ArgumentParser:
     _add_push(commands)
     _add_demo(commands)
     return parser
+
+
+def _add_check(commands: Any) -> None:
+    check = commands.add_parser(
+        "check",
+        help="look over your rows before a training",
+        description="Look over your rows before a training. The exit code is 1 where a training "
+        "would fail, or its scores would lie.",
+    )
+    check.set_defaults(command=_check)
+    check.add_argument("task", metavar="TASK", help=", ".join(_TASKS))
+    add = check.add_argument
+    add("--data", required=True, metavar="PATH|HUB_ID", help="as for train")
+    add("--checkpoint", metavar="NAME", help="count lengths in its tokens, and try a step of it")
+    add("--columns", metavar="text=body,...", help="the task's columns under your names")
+    add("--group", metavar="COLUMN", help="keep its groups whole where validation is split off")
+    add("--limit", type=int, metavar="N", help="at most so many rows of each split")
+    add("--max-length", type=int, metavar="N", help="tokens that the model sees of a text")
+    add("--batch-size", type=int, default=32, metavar="N", help="rows a batch (32)")
+    add("--seed", type=int, default=42, metavar="N", help="seed of every random choice (42)")
+    add("--option", action="append", metavar="NAME=VALUE", help="an option of the task")
+    add("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE too")
+    add("--model", metavar="DIR/model", help="list labels that a trained model doubts")
+    add("--suspects", metavar="FILE.csv", help="write all of these there")
 
 
 def _add_train(commands: Any) -> None:
@@ -229,6 +256,21 @@ def _add_demo(commands: Any) -> None:
 def _add_answering(command: argparse.ArgumentParser) -> None:
     command.add_argument("--columns", metavar="text=body,...")
     command.add_argument("--precision", choices=_PRECISIONS, default="fp32")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from ftkit.checks.command import CheckOptions, run_check
+
+    given = {
+        name: value
+        for name, value in vars(options).items()
+        if value is not None and name not in ("command", "columns", "option", "max_length")
+    }
+    of_task = parse_options(options.option or ())
+    if options.max_length is not None:
+        of_task["max_length"] = options.max_length
+    columns = parse_columns(options.columns)
+    return run_check(CheckOptions(**given, columns=columns, options=of_task))
 
 
 def _train(options: argparse.Namespace) -> None:

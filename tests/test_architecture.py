@@ -41,10 +41,12 @@ _MAY_IMPORT = {
     "inference": {*_TASKS, "model", "inference"},
     # What it needs of a Learner is handed to it as plain data.
     "reports": {*_TASKS, "data", "model", "inference", "reports"},
-    "learner": _ABOVE,
+    # Rows before a training: what `ftkit train` and `ftkit check` ask of them.
+    "checks": {*_TASKS, "data", "model", "inference", "checks"},
+    "learner": {*_ABOVE, "checks"},
     # Files of rows and a model: `inference` itself reads no files, so that serving stays light.
     "jobs": {*_TASKS, "data", "model", "inference", "jobs"},
-    "cli": {*_ABOVE, "jobs"},
+    "cli": {*_ABOVE, "jobs", "checks"},
     "blurr": _ABOVE,
 }
 _MAY_USE_THE_DOOR = ("ftkit.data.loaders", "ftkit.data.blocks", "ftkit.learner.", "ftkit.blurr")
@@ -192,7 +194,7 @@ def test_help_loads_nothing_heavy():
     code = f"""
 import json, sys
 from ftkit.cli import main
-for arguments in (["--help"], ["train", "--help"], ["--version"]):
+for arguments in (["--help"], ["train", "--help"], ["check", "--help"], ["--version"]):
     try:
         main(arguments)
     except SystemExit as stop:

@@ -100,6 +100,7 @@ def test_train_leaves_a_run(trained):
     names = sorted(path.name for path in trained.iterdir())
     assert names == [
         *(
+            "check.json",
             "history.csv",
             "metrics.json",
             "model",

@@ -53,8 +53,10 @@ def test_shell_blocks_run(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     runs = tmp_path / "runs"
     assert (runs / "first" / "onnx" / "model.onnx").exists()
-    named = {"run.toml", "metrics.json", "history.csv", "report.html", "resamples.safetensors"}
-    assert {*named, "model"} == {file.name for file in (runs / "second").iterdir()}
+    named = {"run.toml", "check.json", "metrics.json", "history.csv", "report.html"}
+    assert {*named, "resamples.safetensors", "model"} == {
+        file.name for file in (runs / "second").iterdir()
+    }
 
 
 def test_make_targets_named_in_the_readme_exist() -> None:

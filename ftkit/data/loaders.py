@@ -30,7 +30,7 @@ from ftkit._fastai import (
     to_detach,
 )
 from ftkit.data.tables import print_table
-from ftkit.data.tokenize import tokenize
+from ftkit.data.tokenize import task_limit, tokenize
 from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
 from ftkit.features import Features, Padding, input_columns, named_labels, prepare_rows
 from ftkit.task import Inputs, Task
@@ -523,11 +523,6 @@ def text_rows(
         warnings.warn(f"of {split}, {lost}", FtkitWarning, stacklevel=3)
     split_idx = 0 if split == "train" else 1
     return TextRows(RowList(rows), features, task, tokenizer, limit, read=read, split_idx=split_idx)
-
-
-def task_limit(task: Task, limit: int) -> int:
-    """Longest sequence in tokens: the model's, or less where the task says so."""
-    return min(limit, getattr(task, "max_length", None) or limit)
 
 
 def moved_to(device: torch.device | None) -> torch.device | None:

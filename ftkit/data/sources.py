@@ -69,22 +69,19 @@ def load_data(
     _check_options(valid, limit, seed)
     parts = open_source(source)
     found: dict[str, Any] = {}
-    said = None
     try:
-        parts, found = _name_columns(parts, task.columns(), columns)
+        parts, found = name_columns(parts, task.columns(), columns)
         data = to_datasets(parts)
         check_rows(data, task.columns(), stacklevel=3)
-        strata = _strata(parts, task.with_labels(data))
+        task = task.with_labels(data)
         if group is not None:
             group = next((name for name, theirs in found.items() if theirs == group), group)
-            said = _describe_shared(parts, group)
-        if "validation" not in parts:
-            parts, said = _hold_out(parts, strata, group, valid, seed)
+        divided, said = divide(parts, task, group=group, valid=valid, seed=seed, limit=limit)
     except DataError as error:
-        raise _locate(error, parts, found) from None
+        raise locate(error, parts, found) from None
     if said is not None:
         warnings.warn(said, FtkitWarning, stacklevel=2)
-    return to_datasets(parts if limit is None else _limit(parts, strata, limit, seed))
+    return to_datasets(divided)
 
 
 def read_rows(
@@ -116,11 +113,11 @@ def read_rows(
     parts = {chosen: parts[chosen]}
     found: dict[str, Any] = {}
     try:
-        parts, found = _name_columns(parts, wanted, columns)
+        parts, found = name_columns(parts, wanted, columns)
         data = to_datasets(parts)
         check_rows(data, wanted, stacklevel=3)
     except DataError as error:
-        raise _locate(error, parts, found) from None
+        raise locate(error, parts, found) from None
     return data[chosen]
 
 
@@ -138,7 +135,7 @@ def _check_options(valid: float, limit: int | None, seed: int) -> None:
 # Columns
 
 
-def _name_columns(
+def name_columns(
     parts: dict[str, Part], wanted: Sequence[Column], columns: ColumnMap
 ) -> tuple[dict[str, Part], dict[str, Any]]:
     """The parts under the task's names, and the user's name of each."""
@@ -182,7 +179,7 @@ def _type_labels(parts: dict[str, Part], labels: Sequence[str]) -> dict[str, Par
 # Errors in the user's own terms
 
 
-def _locate(error: DataError, parts: Mapping[str, Part], found: Mapping[str, Any]) -> DataError:
+def locate(error: DataError, parts: Mapping[str, Part], found: Mapping[str, Any]) -> DataError:
     """The error with the user's own file, row and column name where they are known."""
     name = found.get(error.column or "", error.column)
     if isinstance(name, str):
@@ -202,6 +199,28 @@ def _locate(error: DataError, parts: Mapping[str, Part], found: Mapping[str, Any
 
 
 # Hold out and limit
+
+
+def divide(
+    parts: Mapping[str, Part],
+    task: Task,
+    *,
+    group: str | None = None,
+    valid: float = 0.1,
+    seed: int = 42,
+    limit: int | None = None,
+) -> tuple[dict[str, Part], str | None]:
+    """The parts with a validation split and no more than `limit` rows each, as `load_data` gives
+    them, and what to say of that; `task` knows its labels.
+
+    Raises DataError where no rows can be held out, or `group` names no column.
+    """
+    said, strata = None, _strata(parts, task)
+    if group is not None:
+        said = _describe_shared(parts, group)
+    if "validation" not in parts:
+        parts, said = _hold_out(parts, strata, group, valid, seed)
+    return dict(parts) if limit is None else _limit(parts, strata, limit, seed), said
 
 
 @dataclass(frozen=True)

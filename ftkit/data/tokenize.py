@@ -31,6 +31,11 @@ _SLICE = 1000  # rows handed to the tokenizer at once
 _FORMAT = 4  # goes up with every change of what a task's `prepare` gives
 
 
+def task_limit(task: Task, limit: int) -> int:
+    """Longest sequence in tokens: the model's, or less where the task says so."""
+    return min(limit, getattr(task, "max_length", None) or limit)
+
+
 def tokenize(
     rows: datasets.Dataset, task: Task, tokenizer: PreTrainedTokenizerBase, limit: int
 ) -> Features:

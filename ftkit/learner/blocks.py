@@ -14,7 +14,8 @@ from datasets import DatasetDict
 from ftkit._fastai import DataLoaders, TransformBlock
 from ftkit.data.blocks import BlockLoader, HFText
 from ftkit.data.files import SPLITS
-from ftkit.data.loaders import TextLoaders, moved_to, task_limit, text_rows
+from ftkit.data.loaders import TextLoaders, moved_to, text_rows
+from ftkit.data.tokenize import task_limit
 from ftkit.errors import SettingError
 from ftkit.model.checkpoint import fit_without_weights
 from ftkit.task import Task

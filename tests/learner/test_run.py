@@ -82,6 +82,7 @@ def test_files(first):
     folder, _ = first
     assert sorted(path.name for path in folder.iterdir()) == [
         *(
+            "check.json",
             "history.csv",
             "metrics.json",
             "model",
@@ -399,6 +400,7 @@ def test_an_unfinished_run_is_started_anew(run_it, settings, tmp_path):
         run_it()
     assert sorted(path.name for path in folder.iterdir()) == [
         *(
+            "check.json",
             "history.csv",
             "metrics.json",
             "model",
@@ -424,7 +426,7 @@ def test_a_run_that_fails_while_saving_is_unfinished(run_it, tmp_path, monkeypat
         with pytest.raises(OSError, match="No space left"):
             run_it(limit=12)
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["checkpoints", "history.csv", "run.toml"]
+    assert names == ["check.json", "checkpoints", "history.csv", "run.toml"]
     with pytest.raises(SettingError, match=r"holds a run that was stopped.*--resume"):
         run_it(limit=12)
     _, metrics = run_it(resume=True, limit=12)
@@ -489,6 +491,7 @@ def test_killed_while_a_file_is_written(run_it, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         *(
+            "check.json",
             "history.csv",
             "metrics.json",
             "model",

@@ -1,0 +1,1 @@
+"""Data looked over before a training: `check` in `check.py`, its parts one file each."""
