@@ -41,7 +41,6 @@ from ftkit.model.module import TextModel
 from ftkit.task import Task
 from ftkit.tasks import get_task
 
-
 WARNED = frozenset(
     (
         *("blank_text", "illegal_tags", "ragged_entities", "tag_scheme", "empty_summary"),

@@ -443,7 +443,11 @@ def test_a_stopped_run_goes_on(run_it, settings, tmp_path, monkeypatch):
         patch.setattr(Accumulate, "after_loss", stop_at(8))
         with pytest.raises(TrainingStopped, match=r"Go on with: ftkit train --output .* --resume"):
             run_it(**changes)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "run.toml"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "check.json",
+        "checkpoints",
+        "run.toml",
+    ]
     again = RunSettings.resumed(output=str(tmp_path / "run"), epochs=2, save_minutes=3)
     assert (again.freeze_epochs, again.save_minutes) == (1, 3)
     learn, metrics = run_it(resume=True, **changes)
