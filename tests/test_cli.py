@@ -531,7 +531,7 @@ def test_a_killed_run_is_started_anew_by_the_same_command(arguments, tmp_path, c
         finally:
             long.send_signal(signal.SIGKILL)
             long.wait()
-    assert [path.name for path in folder.iterdir()] == ["run.toml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["check.json", "run.toml"]
     assert main(command) == 0
     assert "holds an unfinished run, which is started anew" in capsys.readouterr().err
     assert (folder / "metrics.json").exists()

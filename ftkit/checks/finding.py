@@ -6,7 +6,7 @@ Imports `errors` and `task`; the other files of `checks` make findings through `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -62,9 +62,13 @@ class Finding:
     examples: tuple[Example, ...] = ()
     """The first rows that have it, three at most."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict, ready for JSON."""
+        return {**asdict(self), "examples": [asdict(each) for each in self.examples]}
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Finding:
-        """The finding that `dataclasses.asdict` made such a dict of."""
+        """The finding that `to_dict` wrote."""
         examples = tuple(Example(**each) for each in content["examples"])
         return cls(**{**content, "examples": examples})
 

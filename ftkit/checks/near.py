@@ -118,12 +118,16 @@ def _shingles(parts: list[pa.Array]) -> _Shingles:
     """Of all rows of the arrays, end to end."""
     spaced = [pc.replace_substring_regex(part, _UNSPACED, r" \1 ") for part in parts]
     plain = [pc.replace_substring_regex(part, _BETWEEN, " ") for part in spaced]
-    lists = pa.concat_arrays([pc.utf8_split_whitespace(pc.utf8_trim(p, " ")) for p in plain])
+    trimmed = pa.concat_arrays([pc.utf8_trim(part, " ") for part in plain])
+    lists = pc.utf8_split_whitespace(trimmed)
     words = pc.list_flatten(lists).dictionary_encode().indices.to_numpy().astype(np.uint64)
     counts = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
     starts = np.concatenate([[0], counts.cumsum()])
     # A text of fewer words is one shingle, with nothing in the place of those that it lacks.
-    n_shingles = np.maximum(counts - (_WORDS - 1), np.minimum(counts, 1))
+    n_shingles = np.maximum(counts - (_WORDS - 1), 1)
+    # Splitting nothing gives a word of no letters.
+    is_empty = pc.equal(trimmed, "").to_numpy(zero_copy_only=False)
+    n_shingles[is_empty] = 0
     offsets = np.concatenate([[0], n_shingles.cumsum()])
     place = np.repeat(starts[:-1] - offsets[:-1], n_shingles) + np.arange(offsets[-1])
     last = np.repeat(starts[1:], n_shingles)
@@ -138,7 +142,7 @@ def _shingles(parts: list[pa.Array]) -> _Shingles:
     is_new = np.ones(len(hashed), dtype=bool)
     is_new[1:] = (hashed[1:] != hashed[:-1]) | (row[1:] != row[:-1])
     sizes = np.bincount(row[is_new], minlength=len(counts))
-    return _Shingles(hashed[is_new], np.concatenate([[0], sizes.cumsum()]), counts)
+    return _Shingles(hashed[is_new], np.concatenate([[0], sizes.cumsum()]), counts * ~is_empty)
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:

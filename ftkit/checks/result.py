@@ -59,7 +59,16 @@ class DataCheck:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; `from_dict` reads it."""
         counts = {level: len(self.of_level(level)) for level in LEVELS}
-        return {**asdict(self), "ok": self.ok, "found": counts}
+        return {
+            "task": self.task,
+            "checkpoint": self.checkpoint,
+            "ok": self.ok,
+            "found": counts,
+            "splits": [asdict(split) for split in self.splits],
+            "findings": [finding.to_dict() for finding in self.findings],
+            "estimate": self.estimate,
+            "notes": list(self.notes),
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> DataCheck:

@@ -68,7 +68,7 @@ class Suspects:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict, ready for JSON."""
-        return asdict(self)
+        return {**asdict(self), "found": [asdict(each) for each in self.found]}
 
     def write(self, file: str | Path) -> None:
         """Write a csv file, a suspect a row."""

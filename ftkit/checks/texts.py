@@ -23,12 +23,24 @@ def find_unreadable(rows: SplitRows) -> tuple[list[Finding], np.ndarray]:
     """What is no text in the columns that the model reads, and which rows have it: (rows,)."""
     findings: list[Finding] = []
     is_bad = np.zeros(len(rows), dtype=bool)
+    kinds = {column.name: column.kind for column in rows.task.columns()}
     for name in rows.inputs:
         values = rows.column(name).chunk(0)
-        is_list = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
-        if not (pa.types.is_large_string(values.type) or pa.types.is_null(values.type) or is_list):
-            # The whole column is another thing: `check_rows` says what.
+        is_list = kinds[name] == "tokens"
+        if not pa.types.is_null(values.type) and not _holds(values.type, is_list):
+            findings += rows.find(
+                "error",
+                "not_text",
+                np.ones(len(rows), dtype=bool),
+                f"values of type {values.type} where {'lists of words' if is_list else 'texts'} "
+                "belong",
+                f'Name the column that holds them: columns={{"{name}": ...}}.',
+                column=name,
+                shown={0: str(values[0].as_py())},
+            )
+            is_bad[:] = True
             continue
+        is_list = is_list and not pa.types.is_null(values.type)
         is_null = values.is_null().to_numpy(zero_copy_only=False).copy()
         if is_list and pc.list_flatten(values).null_count:
             has_null = pc.list_parent_indices(values).filter(pc.is_null(pc.list_flatten(values)))
@@ -44,6 +56,15 @@ def find_unreadable(rows: SplitRows) -> tuple[list[Finding], np.ndarray]:
         )
         is_bad |= is_null
     return findings, is_bad
+
+
+def _holds(kind: pa.DataType, is_list: bool) -> bool:
+    """Whether values of that type are texts, or lists of words."""
+    if not is_list:
+        return bool(pa.types.is_large_string(kind))
+    has_items = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    # Empty lists alone hold nulls.
+    return has_items and (pa.types.is_string(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
 def find_blank(rows: SplitRows) -> list[Finding]:

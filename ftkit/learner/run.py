@@ -224,7 +224,7 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
             shutil.rmtree(litter, ignore_errors=True)
         with written_whole(output / "run.toml") as partial:
             settings.write(partial)
-        if not (output / "check.json").exists():
+        if not (resume and (output / "check.json").exists()):
             _check_data(learn, data, output / "check.json")
     fit(learn, settings)
     told: dict[str, object] = {
@@ -274,7 +274,7 @@ def _check_data(learn: TextLearner, data: DatasetDict, file: Path) -> None:
     with written_whole(file) as partial:
         write_json(found.to_dict(), partial)
     told = [each for each in found.findings if each.level != "note" and each.name not in WARNED]
-    for line in compact([asdict(each) for each in told]):
+    for line in compact([each.to_dict() for each in told]):
         warnings.warn(line, FtkitWarning, stacklevel=3)
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 import ftkit
+from ftkit.checks.result import DataCheck
 from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError
 from ftkit.learner import run as rooms
 from ftkit.learner.callbacks import Accumulate
@@ -108,64 +109,54 @@ def test_metrics(first, tiny_data):
     assert metrics["per_label"] == evaluation.per_label
 
 
-def test_report(first):
-    html = (first[0] / "report.html").read_text(encoding="utf-8")
-    for split in ("validation", "test"):
-        assert f"{first[1][split]['accuracy']:.3f}" in html
-    assert "Worst mistakes" in html
-
-
-def test_a_report_that_fails_costs_no_model(run_it, tmp_path, monkeypatch):
-    def fail(*given, **named):
-        raise RuntimeError("no font")
-
-    monkeypatch.setattr(rooms, "report_of", fail)
-    with pytest.warns(FtkitWarning, match="no report was written .*no font"):
-        _, metrics = run_it()
-    folder = tmp_path / "run"
-    assert json.loads((folder / "metrics.json").read_text()) == metrics
-    assert ftkit.load_model(folder / "model").predict(["my parcel"])
-    assert not (folder / "report.html").exists()
-
-
-def test_runs_are_compared_on_the_same_rows(first, run_it, tmp_path, make_checkpoint):
-    """Another architecture sorts the rows otherwise, and is compared row by row all the same."""
-    folder, _ = first
-    run_it(output="other", checkpoint=str(make_checkpoint("roberta")), lr=1e-2, epochs=1)
-    found = compare([folder, tmp_path / "other"])
-    assert found.split == "test"
-    assert {"checkpoint", "epochs", "batch_size"} <= set(found.settings)
-    model, rows = ftkit.load_model(folder / "model"), load_data(first)
-    other = ftkit.load_model(tmp_path / "other" / "model")
-    right = [
-        np.array([p.label for p in each.predict(rows["text"])]) == np.array(rows["label"])
-        for each in (model, other)
+def test_the_data_check(first):
+    content = json.loads((first[0] / "check.json").read_text())
+    found = DataCheck.from_dict(content)
+    assert found.ok
+    assert found.to_dict() == content
+    assert [(split.name, split.rows) for split in found.splits] == [
+        *(("train", 96), ("validation", 24), ("test", 24))
     ]
-    draws = np.random.default_rng(0).integers(len(rows), size=(1000, len(rows)))
-    gaps = right[1][draws].mean(1) - right[0][draws].mean(1)
-    second = next(each for each in found.differences if each.difference is not None)
-    assert second.score == "accuracy"
-    assert second.difference == pytest.approx(right[1].mean() - right[0].mean())
-    assert second.interval == pytest.approx(tuple(np.quantile(gaps, [0.025, 0.975])))
+    assert found.splits[0].lengths["unit"] == "tokens"
+    assert sum(found.splits[0].lengths["counts"]) == 96
+    assert found.splits[2].lengths is None  # no training tokenises it
+    assert found.estimate["steps"] == 12
+    assert found.estimate["parameters"] > 10_000
 
 
-def load_data(first):
-    data = RunSettings.read(first[0] / "run.toml").data
-    return ftkit.load_data(data, "classification")["test"]
+def test_what_the_check_finds_is_said_once_and_stops_nothing(run_it, tiny_data, tmp_path):
+    rows = tiny_data["train"].to_list()
+    rows[1] |= {"text": rows[0]["text"], "label": rows[2]["label"]}
+    rows[5]["text"] = " "
+    test = [*tiny_data["test"].to_list(), {"text": rows[8]["text"], "label": rows[8]["label"]}]
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, listed in (("train", rows), ("test", test)):
+        lines = "".join(json.dumps(row) + "\n" for row in listed)
+        (folder / f"{name}.jsonl").write_text(lines)
+    with pytest.warns(FtkitWarning) as caught:
+        run_it(data=str(folder), epochs=1)
+    said = [str(each.message) for each in caught]
+    assert sum("share their text and differ in their target" in each for each in said) == 1
+    assert sum("are empty or blank" in each for each in said) == 1  # as load_data says it
+    leaks = [each for each in said if "have a text that train has too" in each]
+    assert [each.startswith("data check, error: test: 1 of 25 rows (4.0%)") for each in leaks] == [
+        True
+    ]
+    content = json.loads((tmp_path / "run" / "check.json").read_text())
+    assert not content["ok"]
+    assert (tmp_path / "run" / "metrics.json").exists()
 
 
-def test_a_calibrated_run(run_it, tmp_path):
-    _, plain = run_it(output="plain", epochs=2, lr=1e-2)
-    _, metrics = run_it(output="mended", epochs=2, lr=1e-2, calibrate=True)
-    assert metrics["test"] == pytest.approx(plain["test"])
-    one, two = (
-        load_file(tmp_path / name / "model" / "model.safetensors")["classifier.weight"]
-        for name in ("plain", "mended")
-    )
-    temperature = one / two
-    assert temperature.std() < 1e-4
-    card = (tmp_path / "mended" / "model" / "README.md").read_text()
-    assert f"temperature {float(temperature.mean()):.3f}" in card
+def test_a_part_of_the_check_that_fails_stops_nothing(run_it, tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr("ftkit.checks.check.count_languages", fail)
+    run_it(limit=12)
+    content = json.loads((tmp_path / "run" / "check.json").read_text())
+    assert "languages of train could not be looked at (no such thing)" in content["notes"]
+    assert content["splits"][0]["lengths"]["counts"]
 
 
 def test_history(first):
@@ -447,6 +438,7 @@ def test_a_stopped_run_goes_on(run_it, settings, tmp_path, monkeypatch):
         "check.json",
         "checkpoints",
         "run.toml",
+        *("check.json", "checkpoints", "run.toml"),
     ]
     again = RunSettings.resumed(output=str(tmp_path / "run"), epochs=2, save_minutes=3)
     assert (again.freeze_epochs, again.save_minutes) == (1, 3)
