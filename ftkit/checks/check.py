@@ -33,11 +33,8 @@ from ftkit.checks.tasks import CHECKS
 from ftkit.checks.texts import find_blank, find_repeated
 from ftkit.data.columns import ColumnMap
 from ftkit.data.parts import Source
-from ftkit.data.tokenize import task_limit, tokenize
 from ftkit.errors import check_least, first_line
 from ftkit.features import Padding
-from ftkit.model.checkpoint import fit_without_weights, open_checkpoint
-from ftkit.model.module import TextModel
 from ftkit.task import Task
 from ftkit.tasks import get_task
 
@@ -82,6 +79,10 @@ def check(
     if found.task is None:
         said = "lengths are in words: the rows cannot train the task before their errors are mended"
         return examine(found, task, checkpoint=str(checkpoint), notes=[said])
+    # torch takes seconds to import, and the checks above do without.
+    from ftkit.data.tokenize import task_limit, tokenize
+    from ftkit.model.checkpoint import fit_without_weights
+
     rows = DatasetDict({split: each.rows for split, each in found.splits.items()})
     fitted, tokenizer, longest = fit_without_weights(checkpoint, task, rows)
     longest = task_limit(fitted, longest)
@@ -205,6 +206,9 @@ def _estimate(
     checkpoint: str, task: Task, rows: DatasetDict, tokenized: Tokenized, batch_size: int
 ) -> dict[str, Any]:
     """The size of a training, and the time of an epoch where a step can be tried."""
+    from ftkit.model.checkpoint import open_checkpoint
+    from ftkit.model.module import TextModel
+
     features = tokenized.features["train"]
     weight = sizes.weigh(checkpoint)
     if weight is None or weight > sizes.LARGEST:

@@ -23,7 +23,7 @@ LARGEST = 1 << 30
 """Bytes of weights above which no step is tried."""
 
 _STEPS = 2
-_TRIED = 16  # rows of the batch that is tried
+_TRIED = 8  # rows of the batch that is tried
 
 
 @dataclass(frozen=True)

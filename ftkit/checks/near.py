@@ -10,6 +10,7 @@ least `NEAR`; case and punctuation do not count. Pairs are found by MinHash (Les
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ MOST_SHARED = 0.01
 """Share of a split's rows that train may have too before its scores lie: an error above it."""
 
 _WORDS = 3  # in a shingle
-_BANDS, _ROWS = 20, 6  # a pair of NEAR meets in a band with probability 0.998
+_BANDS, _ROWS = 16, 5  # a pair of NEAR meets in a band with probability 0.998
 _SEED = 42
 _DIGESTED = 10_000  # rows at once: a digest is a Python list for a moment
 # Tasks with several rows about one long text, which are alike without being the same.
@@ -37,28 +38,30 @@ _BETWEEN = r"[^\p{L}\p{M}\p{N}]+"
 
 @dataclass(frozen=True)
 class _Shingles:
-    """The shingles of rows, as numbers, sorted and once each."""
+    """The shingles of rows, as numbers."""
 
     flat: np.ndarray
     offsets: np.ndarray
     words: np.ndarray
     """How many words each row has."""
+    digests: np.ndarray
+    """MinHash: (rows, permutations)."""
 
     def of(self, row: int) -> np.ndarray:
-        return self.flat[self.offsets[row] : self.offsets[row + 1]]
+        """Those of a row, once each and sorted."""
+        return np.unique(self.flat[self.offsets[row] : self.offsets[row + 1]])
 
 
 def find_shared(train: SplitRows, other: SplitRows) -> list[Finding]:
     """Rows of a split whose text train has too."""
     ours, theirs = keys(train), keys(other)
     together = pa.chunked_array([ours, theirs]).dictionary_encode().unify_dictionaries()
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in together.chunks])
-    ours_code, theirs_code = codes[: len(train)], codes[len(train) :]
+    ours_code, theirs_code = (chunk.indices.to_numpy() for chunk in together.chunks)
     known, first = np.unique(ours_code, return_index=True)
     is_empty = pc.equal(theirs, "").to_numpy(zero_copy_only=False)
     is_same = np.isin(theirs_code, known) & ~is_empty
     if other.task.packs:
-        is_same &= _shingles([theirs]).words >= _LEAST_LINE
+        is_same &= _shingles_of(other).words >= _LEAST_LINE
     share = is_same.mean()
     is_error = share > MOST_SHARED and not other.task.packs
     places = np.flatnonzero(is_same)[:3]
@@ -75,24 +78,17 @@ def find_shared(train: SplitRows, other: SplitRows) -> list[Finding]:
     )
     if other.task.name in _SHARED_BY_RIGHT:
         return findings
-    return findings + _find_near(train, other, first, is_same | is_empty)
+    return findings + _find_near(train, other, is_same | is_empty)
 
 
-def _find_near(
-    train: SplitRows, other: SplitRows, first: np.ndarray, is_done: np.ndarray
-) -> list[Finding]:
-    """`first` are the places in train of each text that it has; rows done are left out."""
-    left = np.flatnonzero(~is_done)
-    if not len(left):
-        return []
-    shingles = _shingles([keys(train).take(first), keys(other).take(left)])
-    best, partner = _best_partners(shingles, len(first))
-    is_near = np.zeros(len(other), dtype=bool)
-    found = best >= NEAR
+def _find_near(train: SplitRows, other: SplitRows, is_done: np.ndarray) -> list[Finding]:
+    """Rows done are left out."""
+    shingles = _shingles_of(other)
+    best, partner = best_partners(_shingles_of(train), shingles)
+    is_near = (best >= NEAR) & ~is_done
     if other.task.packs:
-        found &= shingles.words[len(first) :] >= _LEAST_LINE
-    is_near[left[found]] = True
-    places, partners = left[found][:3], first[partner[found][:3]]
+        is_near &= shingles.words >= _LEAST_LINE
+    places = np.flatnonzero(is_near)[:3]
     return other.find(
         "warning",
         "near_text_in_train",
@@ -100,7 +96,7 @@ def _find_near(
         f"{{count}} of {{of}} rows ({is_near.mean():.1%}) have nearly the text of a row of train "
         f"(at least {NEAR:.0%} of their runs of three words are shared)",
         "Drop them from one of the splits where they say the same.",
-        shown=_pairs(train, other, places, partners),
+        shown=_pairs(train, other, places, partner[places]),
     )
 
 
@@ -114,13 +110,21 @@ def _pairs(
     }
 
 
-def _shingles(parts: list[pa.Array]) -> _Shingles:
-    """Of all rows of the arrays, end to end."""
-    spaced = [pc.replace_substring_regex(part, _UNSPACED, r" \1 ") for part in parts]
-    plain = [pc.replace_substring_regex(part, _BETWEEN, " ") for part in spaced]
-    trimmed = pa.concat_arrays([pc.utf8_trim(part, " ") for part in plain])
+def _shingles_of(rows: SplitRows) -> _Shingles:
+    if "shingles" not in rows.cache:
+        rows.cache["shingles"] = make_shingles(keys(rows))
+    found: _Shingles = rows.cache["shingles"]
+    return found
+
+
+def make_shingles(texts: pa.Array) -> _Shingles:
+    """The shingles of texts in small letters."""
+    spaced = pc.replace_substring_regex(texts, _UNSPACED, r" \1 ")
+    trimmed = pc.utf8_trim(pc.replace_substring_regex(spaced, _BETWEEN, " "), " ")
     lists = pc.utf8_split_whitespace(trimmed)
-    words = pc.list_flatten(lists).dictionary_encode().indices.to_numpy().astype(np.uint64)
+    coded = pc.list_flatten(lists).dictionary_encode()
+    hashes = [_hash(word) for word in coded.dictionary.to_pylist()]
+    words = np.array(hashes, dtype=np.uint64)[coded.indices.to_numpy()]
     counts = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
     starts = np.concatenate([[0], counts.cumsum()])
     # A text of fewer words is one shingle, with nothing in the place of those that it lacks.
@@ -131,18 +135,16 @@ def _shingles(parts: list[pa.Array]) -> _Shingles:
     offsets = np.concatenate([[0], n_shingles.cumsum()])
     place = np.repeat(starts[:-1] - offsets[:-1], n_shingles) + np.arange(offsets[-1])
     last = np.repeat(starts[1:], n_shingles)
-    hashed = np.zeros(len(place), dtype=np.uint64)
-    padded = np.append(words + np.uint64(1), np.zeros(_WORDS, dtype=np.uint64))
+    flat = np.zeros(len(place), dtype=np.uint64)
     for step in range(_WORDS):
-        word = np.where(place + step < last, padded[place + step], np.uint64(0))
-        hashed = _mixed(hashed ^ word)
-    row = np.repeat(np.arange(len(counts)), n_shingles)
-    order = np.lexsort((hashed, row))
-    hashed, row = hashed[order], row[order]
-    is_new = np.ones(len(hashed), dtype=bool)
-    is_new[1:] = (hashed[1:] != hashed[:-1]) | (row[1:] != row[:-1])
-    sizes = np.bincount(row[is_new], minlength=len(counts))
-    return _Shingles(hashed[is_new], np.concatenate([[0], sizes.cumsum()]), counts * ~is_empty)
+        is_there = place + step < last
+        word = words[np.where(is_there, place + step, 0)] if len(words) else flat
+        flat = _mixed(flat ^ np.where(is_there, word, np.uint64(0)))
+    return _Shingles(flat, offsets, counts * ~is_empty, _digest(flat, offsets))
+
+
+def _hash(word: str) -> int:
+    return int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little")
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
@@ -154,46 +156,47 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def _best_partners(shingles: _Shingles, n_train: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each row behind the first `n_train`, its highest Jaccard with one of these, and which.
+def _digest(flat: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    from rensa import RMinHash
+
+    parts = [np.zeros((0, _BANDS * _ROWS), dtype=np.uint64)]
+    for start in range(0, len(offsets) - 1, _DIGESTED):
+        here = offsets[start : start + _DIGESTED + 1]
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+            flat[here[0] : here[-1]], (here - here[0]).astype(np.uint64), _BANDS * _ROWS, _SEED
+        )
+        parts.append(np.array(matrix.to_rows(), dtype=np.uint64))
+    return np.concatenate(parts)
+
+
+def best_partners(train: _Shingles, other: _Shingles) -> tuple[np.ndarray, np.ndarray]:
+    """For each row of the other its highest Jaccard with one of train, and which that is.
 
     In each band the first row of train with the same hashes is compared, and no others: a bucket
     may hold any number of rows of one template.
     """
-    digests = _digests(shingles)
-    n_other = len(digests) - n_train
-    candidates = []
+    candidates = [np.zeros((0, 2), dtype=np.int64)]
     for band in range(_BANDS):
-        columns = digests[:, band * _ROWS : (band + 1) * _ROWS]
-        hashed = np.zeros(len(digests), dtype=np.uint64)
-        for column in columns.T:
-            hashed = _mixed(hashed ^ column)
-        order = np.argsort(hashed[:n_train], kind="stable")
-        place = np.searchsorted(hashed[:n_train][order], hashed[n_train:])
-        partner = order[np.minimum(place, n_train - 1)]
-        met = np.flatnonzero(hashed[partner] == hashed[n_train:])
+        ours, theirs = (_hash_band(each.digests, band) for each in (train, other))
+        order = np.argsort(ours, kind="stable")
+        place = np.minimum(np.searchsorted(ours[order], theirs), len(ours) - 1)
+        partner = order[place]
+        met = np.flatnonzero(ours[partner] == theirs)
         candidates.append(np.stack([met, partner[met]], axis=1))
-    pairs = np.unique(np.concatenate(candidates), axis=0)
-    best, chosen = np.zeros(n_other), np.zeros(n_other, dtype=np.int64)
-    for row, partner in pairs.tolist():
-        ours, theirs = shingles.of(n_train + row), shingles.of(partner)
-        both = len(np.intersect1d(ours, theirs, assume_unique=True))
-        share = both / max(1, len(ours) + len(theirs) - both)
+    best = np.zeros(len(other.words))
+    chosen = np.zeros(len(other.words), dtype=np.int64)
+    for row, partner in np.unique(np.concatenate(candidates), axis=0).tolist():
+        left, right = train.of(partner), other.of(row)
+        both = len(np.intersect1d(left, right, assume_unique=True))
+        share = both / max(1, len(left) + len(right) - both)
         if share > best[row]:
             best[row], chosen[row] = share, partner
     return best, chosen
 
 
-def _digests(shingles: _Shingles) -> np.ndarray:
-    """MinHash digests: (rows, permutations)."""
-    from rensa import RMinHash
-
-    parts = []
-    for start in range(0, len(shingles.words), _DIGESTED):
-        offsets = shingles.offsets[start : start + _DIGESTED + 1]
-        flat = shingles.flat[offsets[0] : offsets[-1]]
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-            flat, (offsets - offsets[0]).astype(np.uint64), _BANDS * _ROWS, _SEED
-        )
-        parts.append(np.array(matrix.to_rows(), dtype=np.uint64))
-    return np.concatenate(parts)
+def _hash_band(digests: np.ndarray, band: int) -> np.ndarray:
+    """A number for the digests of a band: (rows,)."""
+    hashed = np.zeros(len(digests), dtype=np.uint64)
+    for column in digests[:, band * _ROWS : (band + 1) * _ROWS].T:
+        hashed = _mixed(hashed ^ column)
+    return hashed

@@ -62,9 +62,10 @@ def _holds(kind: pa.DataType, is_list: bool) -> bool:
     """Whether values of that type are texts, or lists of words."""
     if not is_list:
         return bool(pa.types.is_large_string(kind))
-    has_items = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
     # Empty lists alone hold nulls.
-    return has_items and (pa.types.is_string(kind.value_type) or pa.types.is_null(kind.value_type))
+    return bool(pa.types.is_string(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
 def find_blank(rows: SplitRows) -> list[Finding]:

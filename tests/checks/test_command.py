@@ -40,7 +40,7 @@ def test_json_alone(folder, capsys):
 
 def test_rows_that_cannot_train(folder, tmp_path, capsys):
     assert main(["check", "classification", "--data", str(folder)]) == 1
-    assert 'there is no column "label"' in " ".join(capsys.readouterr().out.split())
+    assert 'there is no column "text"' in " ".join(capsys.readouterr().out.split())
     (tmp_path / "train.csv").write_bytes(b"text,label\na,b\ncaf\xe9,c\n")
     assert main(["check", "classification", "--data", str(tmp_path)]) == 1
     assert "row 2" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ftkit.checks.near import NEAR, _best_partners, _shingles
+from ftkit.checks.near import NEAR, best_partners, make_shingles
 
 _WORDS = [f"w{n}" for n in range(400)]
 
@@ -33,7 +33,7 @@ def test_agrees_with_a_comparison_of_all_pairs():
     other = [changed(rng, rng.choice(train), rng.randint(0, 3)) for _ in range(300)]
     exact = shares([*train, *other], len(train))
     arrays = [pa.array(each, pa.large_string()) for each in (train, other)]
-    best, partner = _best_partners(_shingles(arrays), len(train))
+    best, partner = best_partners(*map(make_shingles, arrays))
     assert 50 < (exact >= NEAR).sum() < 250
     missed = (exact >= NEAR) & (best < NEAR)
     assert missed.mean() < 0.01
@@ -62,7 +62,7 @@ def test_agrees_with_a_comparison_of_all_pairs():
 )
 def test_shared_part(left, right, share):
     arrays = [pa.array([each], pa.large_string()) for each in (left, right)]
-    best, _ = _best_partners(_shingles(arrays), 1)
+    best, _ = best_partners(*map(make_shingles, arrays))
     assert best[0] == share or (share < NEAR and best[0] < NEAR)
 
 
@@ -71,5 +71,5 @@ def test_one_template_for_all_rows_takes_no_time():
         f"Dear customer your order of {n} items has been sent to you today" for n in range(5000)
     ]
     array = pa.array(texts, pa.large_string())
-    best, _ = _best_partners(_shingles([array, array]), len(texts))
+    best, _ = best_partners(make_shingles(array), make_shingles(array))
     assert len(best) == 5000
