@@ -249,5 +249,8 @@ class Task(Protocol):
         tokenizer: PreTrainedTokenizerBase,
         decided: ArrayLike | None = None,
     ) -> list[dict[str, str]]:
-        """Rows, and what was decided for them, as text for a table: a dict a row."""
+        """Rows, and what was decided for them, as text for a table: a dict a row.
+
+        A cell of which parts matter, such as entities, is a `marks.MarkedText`.
+        """
         ...

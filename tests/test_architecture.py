@@ -22,13 +22,15 @@ _FILES = {
 }
 
 # Each room, and the rooms below it that it may import.
-_GROUND = {"errors", "spans", "arrays"}
+_GROUND = {"errors", "spans", "arrays", "marks", "html"}
 _TASKS = {*_GROUND, "task", "features", "targets", "scores", "tasks"}
 _ABOVE = {*_TASKS, "data", "model", "inference", "reports", "learner", "_fastai"}
 _MAY_IMPORT = {
     "errors": set(),
     "spans": set(),
     "arrays": set(),
+    "marks": set(),
+    "html": {"marks"},
     "_fastai": set(),
     "task": _GROUND,
     "features": {*_GROUND, "task"},
@@ -117,7 +119,7 @@ def test_nothing_but_the_door_imports_fastai(module):
 
 def test_the_ground_imports_neither_torch_nor_transformers():
     heavy = {"torch", "transformers", "datasets", "numpy"}
-    for module in ("ftkit.errors", "ftkit.spans"):
+    for module in ("ftkit.errors", "ftkit.spans", "ftkit.marks", "ftkit.html"):
         assert not {source.split(".")[0] for source, _ in imports_of(module)} & heavy
 
 

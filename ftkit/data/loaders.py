@@ -413,12 +413,15 @@ class TextLoader(TfmdDL):
     def decode_batch(self, b: Any, max_n: int = 9, full: bool = True) -> Any:
         """Rows and the names of their targets."""
         rows = self._shown_rows(b[0], max_n)
-        words = self.words_of(b[0], b[1][:max_n])
-        return L(list(zip(rows, words, strict=True)))
+        return L(list(zip(rows, self._named(rows, b[1][:max_n]), strict=True)))
 
     def words_of(self, inputs: Any, decided: Tensor) -> list[str]:
         """What was decided for the first rows of a batch, in words."""
         rows = self._shown_rows(inputs, len(decided))
+        return [str(each) for each in self._named(rows, decided)]
+
+    def _named(self, rows: list[Row], decided: Tensor) -> list[str]:
+        """What was decided for the rows, as cells of a table."""
         return [each["predicted"] for each in self._show(rows, decided)]
 
     def _pre_show_batch(self, b: Any, max_n: int = 9) -> Any:

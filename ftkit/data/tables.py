@@ -1,4 +1,4 @@
-"""Rows as a table, for a notebook or a terminal. Imports pandas only."""
+"""Rows as a table, for a notebook or a terminal. Imports `html`, pandas, in a notebook IPython."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ftkit.html import table
+
+_MOST_CELL = 320  # characters of a cell that a notebook shows
+
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
     """Show rows as an HTML table in a notebook, as text that fits the window elsewhere."""
-    frame = pd.DataFrame(rows)
-    if _is_notebook():
-        from IPython.display import HTML, display
-
-        display(HTML(frame.to_html(index=False)))
+    printed = _as_text(rows)
+    if not _is_notebook():
+        print(printed)
         return
+    from IPython.display import display
+
+    shown = {"text/html": table(rows, _MOST_CELL), "text/plain": printed}
+    display(shown, raw=True)  # type: ignore[no-untyped-call]
+
+
+def _as_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows in columns, those of texts as wide as the window allows."""
+    frame = pd.DataFrame(rows)
     width = shutil.get_terminal_size((120, 40)).columns
     others = sum(
         min(40, max([len(str(value)) for value in frame[name]] + [len(name)])) + 2
@@ -28,7 +39,7 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
     for name in frame.columns:
         most = room if name.startswith("text") else 40
         frame[name] = [_shortened(str(value), most) for value in frame[name]]
-    print(frame.to_string(index=False))
+    return frame.to_string(index=False)
 
 
 def _shortened(text: str, most: int) -> str:
@@ -37,4 +48,6 @@ def _shortened(text: str, most: int) -> str:
 
 
 def _is_notebook() -> bool:
-    return "ipykernel" in sys.modules
+    """Whether what is displayed goes to a notebook, or to another client of a kernel."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython and ipython.get_ipython(), "kernel")

@@ -1,6 +1,6 @@
 """What an explanation says: a score for each word, printed and as HTML.
 
-Imports `html` only; `explain` makes it.
+Imports `ftkit.html` only; `explain` makes it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any, Literal
 
-from ftkit.inference.html import scored_text
+from ftkit.html import scored_text
 
 Method = Literal["integrated_gradients", "occlusion"]
 Unit = Literal["log-odds", "value", "logits"]

@@ -1,6 +1,6 @@
 """A prediction as a picture in HTML, for the page of `demo`: bars, marked texts, texts.
 
-Imports the tasks' predictions and `html`; the classes stand in demo.css.
+Imports the tasks' predictions and `ftkit.html`; the classes stand in demo.css.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ftkit.inference.html import marked_text
+from ftkit.html import marked_text
+from ftkit.html import table as html_table
+from ftkit.marks import Mark
 from ftkit.task import Prediction
 from ftkit.tasks.classification import LabelPrediction, LabelsPrediction, ValuePrediction
 from ftkit.tasks.ner import EntitiesPrediction
@@ -31,12 +33,12 @@ def picture(prediction: Prediction, row: Mapping[str, str]) -> str:
     if isinstance(prediction, ValuePrediction):
         return _headline(f"{prediction.value:.4g}")
     if isinstance(prediction, EntitiesPrediction):
-        spans = [(each.start, each.end, each.label) for each in prediction.entities]
-        none = "" if spans else _headline("", "No entity")
-        return f'{none}<p class="ftkit-text">{marked_text(row["text"], spans)}</p>'
+        marks = [Mark(each.start, each.end, each.label) for each in prediction.entities]
+        none = "" if marks else _headline("", "No entity")
+        return f'{none}<p class="ftkit-text">{marked_text(row["text"], marks)}</p>'
     if isinstance(prediction, AnswerPrediction):
-        span = (prediction.start, prediction.end, "")
-        marked = marked_text(row["context"], [span] if prediction.answer else [])
+        marks = [Mark(prediction.start, prediction.end)] if prediction.answer else []
+        marked = marked_text(row["context"], marks)
         headline = _headline(prediction.answer, "No answer in this context")
         return f'{headline}<p class="ftkit-text">{marked}</p>'
     (written,) = prediction.to_dict().values()
@@ -80,19 +82,10 @@ def flat(prediction: Prediction) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of the same keys as an HTML table, long cells cut."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_cut(str(cell)))}</td>" for cell in row.values()) + "</tr>"
-        for row in rows
-    )
     return (
-        '<div class="ftkit-table" tabindex="0" role="region" aria-label="Answers"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        '<div class="ftkit-table" tabindex="0" role="region" aria-label="Answers">'
+        f"{html_table(rows, _MOST_CELL)}</div>"
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_CELL else f"{text[: _MOST_CELL - 1]}…"
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

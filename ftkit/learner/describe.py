@@ -78,7 +78,9 @@ def show_rows(learn: Any, numbers: Sequence[int]) -> list[dict[str, str]]:
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}
         with torch.inference_mode():
             decided = task.decide(task.scores(model.answer(inputs)))
-        shown += task.show(loader.rows_of(inputs), loader.dataset.tokenizer, decided)
+        table = task.show(loader.rows_of(inputs), loader.dataset.tokenizer, decided)
+        # Services know a cell's type by its class: plain strings for those with marks too.
+        shown += [{name: str(cell) for name, cell in row.items()} for row in table]
     return shown
 
 

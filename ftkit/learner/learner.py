@@ -55,13 +55,13 @@ class TextLearner(ResumableLearner):
     """The scores of the last validation, and what it chose."""
 
     def show_batch(self, **kwargs: Any) -> None:
-        """Print rows of a training batch, as `learn.dls.show_batch` does."""
+        """Show rows of a training batch in a table, as `learn.dls.show_batch` does."""
         self.dls.show_batch(**kwargs)
 
     def show_results(
         self, ds_idx: int = 1, dl: Any = None, max_n: int = 9, shuffle: bool = True, **kwargs: Any
     ) -> None:
-        """Print rows of the validation set, or of `dl`, with what the model answers."""
+        """Show rows of the validation set, or of `dl`, in a table with what the model answers."""
         loader = self.dls[ds_idx] if dl is None else dl
         batch = loader.new(bs=max_n, max_tokens=None, shuffle=shuffle).one_batch()
         self.model.eval()

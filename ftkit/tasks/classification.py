@@ -17,6 +17,7 @@ import numpy as np
 from ftkit.arrays import ArrayLike, as_array, namespace, sigmoid, softmax
 from ftkit.errors import DataError, SettingError, check_least, quoted
 from ftkit.features import model_arrays
+from ftkit.marks import MISSED, WRONG, listed_names
 from ftkit.scores.labels import ClassMetrics, LabelsMetrics, ValueMetrics
 from ftkit.spans import kept_positions, window_bounds
 from ftkit.targets.labels import Kind, check_numbers, count_labels, first_row, kind_of
@@ -477,20 +478,28 @@ class Classification:
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, decided: ArrayLike | None = None
     ) -> list[dict[str, str]]:
         """The texts and the label of each row, and the label decided, as text for a table."""
-        shown = [name for name in ("text", "text_pair", "label") if rows and name in rows[0]]
-        table = [{name: _as_text(row[name]) for name in shown} for row in rows]
-        if decided is not None:
-            for shown_row, target in zip(table, as_array(decided), strict=True):
-                shown_row["predicted"] = self._name(target)
+        texts = [name for name in ("text", "text_pair") if rows and name in rows[0]]
+        # A number is seldom met to the digit.
+        is_class = self.kind != "regression"
+        table: list[dict[str, str]] = []
+        for i, row in enumerate(rows):
+            wanted = _names(row["label"]) if "label" in row else None
+            found = None if decided is None else self._names(as_array(decided)[i])
+            shown = {name: str(row[name]) for name in texts}
+            if wanted is not None:
+                shown["label"] = listed_names(wanted, found if is_class else None, MISSED)
+            if found is not None:
+                shown["predicted"] = listed_names(found, wanted if is_class else None, WRONG)
+            table.append(shown)
         return table
 
-    def _name(self, target: np.ndarray) -> str:
+    def _names(self, target: np.ndarray) -> list[str]:
         """The name, the names or the number that a target stands for."""
         if self.kind == "regression":
-            return _as_text(float(target))
+            return _names(float(target))
         if self.kind == "single":
-            return self.labels[int(target)]
-        return _as_text([self.labels[place] for place in target.nonzero()[0].tolist()])
+            return [self.labels[int(target)]]
+        return [self.labels[place] for place in target.nonzero()[0].tolist()]
 
 
 def _resolve_weights(
@@ -534,7 +543,8 @@ def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
         raise SettingError(f"{name} is {value!r}", remedy=f"Use one of {quoted(choices)}.")
 
 
-def _as_text(value: Any) -> str:
+def _names(value: Any) -> list[str]:
+    """A label, or each of several, as text."""
     if isinstance(value, (list, tuple)):
-        return ", ".join(str(each) for each in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return [str(each) for each in value]
+    return [f"{value:.4g}" if isinstance(value, float) else str(value)]

@@ -19,6 +19,7 @@ import numpy as np
 from ftkit.arrays import ArrayLike, as_array, namespace, softmax
 from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, quoted
 from ftkit.features import IGNORED, model_arrays, named_labels
+from ftkit.marks import MISSED, WRONG, MarkedText, marked_spans
 from ftkit.scores.entities import SpanMetrics
 from ftkit.spans import (
     entities_of_tags,
@@ -479,11 +480,14 @@ class NER:
         for i, row in enumerate(rows):
             text, words = read_words(row)
             is_labelled = "tags" in row or "entities" in row
-            wanted = wanted_entities(row, i + 1, words) if is_labelled else []
-            shown = {"text": _marked(text, words, wanted)}
+            wanted = _spans(words, wanted_entities(row, i + 1, words)) if is_labelled else None
+            found = None
             if numbers is not None:
                 tags = [self.labels[number] for number in numbers[i, : len(words)].tolist()]
-                shown["predicted"] = _marked(text, words, entities_of_tags(tags))
+                found = _spans(words, entities_of_tags(tags))
+            shown = {"text": _marked(text, wanted or [], found, MISSED)}
+            if found is not None:
+                shown["predicted"] = _marked(text, found, wanted, WRONG)
             table.append(shown)
         return table
 
@@ -525,12 +529,21 @@ def wanted_entities(
     return entities_of_words(words, check_entities(number, row["text"], row.get("entities")))
 
 
+def _spans(
+    words: Sequence[tuple[int, int]], entities: Sequence[tuple[int, int, str]]
+) -> list[tuple[int, int, str]]:
+    """Entities of words (first, end, type) in characters of the text."""
+    return [(words[first][0], words[end - 1][1], label) for first, end, label in entities]
+
+
 def _marked(
-    text: str, words: Sequence[tuple[int, int]], entities: Sequence[tuple[int, int, str]]
+    text: str,
+    spans: Sequence[tuple[int, int, str]],
+    others: Sequence[tuple[int, int, str]] | None,
+    note: str,
 ) -> str:
-    """The text with entities of words marked in it."""
-    spans = [(words[first][0], words[end - 1][1], label) for first, end, label in entities]
-    return mark_entities(text, spans)
+    """The text with entities marked in it, and the note on those that `others` lack."""
+    return MarkedText(mark_entities(text, spans), text, marked_spans(spans, others, note))
 
 
 def _types(split: str, rows: Dataset, scheme: str | None = None) -> Types:

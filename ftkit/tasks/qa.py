@@ -23,7 +23,8 @@ import numpy as np
 from ftkit.arrays import ArrayLike, as_array, namespace
 from ftkit.errors import DataError, FtkitWarning, SettingError, check_least
 from ftkit.features import IGNORED, model_arrays
-from ftkit.scores.answers import AnswerMetrics
+from ftkit.marks import MISSED, WRONG, Mark, MarkedText
+from ftkit.scores.answers import AnswerMetrics, score_answer
 from ftkit.spans import trim_span, window_bounds
 from ftkit.targets.answer_spans import MASKED, NO_PLACE, NULL, best_spans, null_logits
 from ftkit.targets.answers import (
@@ -472,15 +473,20 @@ class QuestionAnswering:
         table = []
         for row, span in zip(rows, spans, strict=True):
             context, gold = row.get("context", ""), _shown_answers(row)
+            answer = None if span is None else _found_text(context, span)
+            is_right = gold is None or answer is None or score_answer(answer, gold.texts)[0] == 1.0
             shown = {"question": row.get("question", "")}
             if gold is not None and gold.texts:
-                shown["text"] = _excerpt(context, _shown_start(context, gold))
+                start = _shown_start(context, gold)
+                mark = Mark(start, start + len(gold.texts[0]), "", "" if is_right else MISSED)
+                marks = [mark] if start >= 0 else []
             else:
-                shown["text"] = _excerpt(context, 0 if span is None else span[0])
+                start, marks = 0 if span is None else span[0], []
+            shown["text"] = MarkedText(_excerpt(context, start), context, marks)
             if gold is not None:
                 shown["answer"] = " | ".join(dict.fromkeys(gold.texts)) or _NO_ANSWER
-            if span is not None:
-                shown["predicted"] = context[span[0] : span[1]] if span[0] >= 0 else _NO_ANSWER
+            if answer is not None:
+                shown["predicted"] = _marked_answer(context, span, answer, is_right)
             table.append(shown)
         return table
 
@@ -564,6 +570,24 @@ def _shown_start(context: str, answers: Answers) -> int:
     """Where the first answer is to be seen, though its offset may be amiss."""
     text, start = answers.texts[0], answers.starts[0]
     return start if start is not None and context.startswith(text, start) else context.find(text)
+
+
+def _found_text(context: str, span: Sequence[int]) -> str:
+    """The characters of a decided answer; "" for none."""
+    return context[span[0] : span[1]] if span[0] >= 0 else ""
+
+
+def _marked_answer(context: str, span: Sequence[int], answer: str, is_right: bool) -> MarkedText:
+    """A decided answer, where it stands in its context."""
+    note = "" if is_right else WRONG
+    if not answer:
+        marks = [] if is_right else [Mark(0, len(_NO_ANSWER), "", note)]
+        return MarkedText(_NO_ANSWER, marks=marks)
+    around = _excerpt(context, span[0])
+    start = len(around) - len(context) + span[0]
+    end = start + len(answer)
+    cut = "…" if len(around) > end + _AROUND else ""
+    return MarkedText(answer, around[: end + _AROUND] + cut, [Mark(start, end, "", note)])
 
 
 def _excerpt(context: str, place: int) -> str:

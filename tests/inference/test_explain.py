@@ -15,7 +15,7 @@ from tiny_checkpoints import save_checkpoint
 
 import ftkit
 from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError
-from ftkit.inference.html import AGAINST, FOR, STRONGEST
+from ftkit.html import AGAINST, FOR, STRONGEST
 from ftkit.inference.predictor import Predictor, open_engine
 
 METHODS = ("integrated_gradients", "occlusion")
@@ -513,7 +513,7 @@ def test_without_captum(model, monkeypatch):
 
 def test_nothing_heavy_is_imported_before_it_is_asked_for():
     folder = Path(ftkit.__file__).parent / "inference"
-    for name in ("explain", "explanation", "gradients", "hiding", "html"):
+    for name in ("explain", "explanation", "gradients", "hiding"):
         body = ast.parse((folder / f"{name}.py").read_text()).body
         imports = [ast.unparse(each) for each in body if isinstance(each, ast.Import)]
         imports += [each.module for each in body if isinstance(each, ast.ImportFrom)]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ftkit.learner.describe import choose_rows
+from ftkit.learner.describe import choose_rows, show_rows
 
 
 @pytest.mark.unit
@@ -30,3 +30,9 @@ def test_rows_are_chosen_by_their_losses(losses, count, worst, best, n_random):
     assert of == {"worst": worst, "best": best}
     assert sum(why == "random" for _, why in chosen) == n_random
     assert chosen == choose_rows(np.array(losses), count, seed=0)
+
+
+def test_rows_are_shown_as_plain_strings(fitted):
+    rows = show_rows(fitted, [0, 5])
+    assert [list(row) for row in rows] == [["text", "label", "predicted"]] * 2
+    assert {type(cell) for row in rows for cell in row.values()} == {str}

@@ -818,6 +818,20 @@ def test_show_pairs_lists_and_numbers():
     ]
 
 
+def test_what_is_shown_says_what_was_missed_and_what_is_wrong():
+    (right,) = SINGLE.show([{"text": "hello", "label": "c"}], None, torch.tensor([2]))
+    assert right["label"].marks == right["predicted"].marks == ()
+    (shown,) = SINGLE.show([{"text": "hello", "label": "a"}], None, torch.tensor([2]))
+    assert shown["label"].marks == ((0, 1, "", "missed"),)
+    assert shown["predicted"].marks == ((0, 1, "", "wrong"),)
+    row = {"text": "hello", "label": ["a", "c"]}
+    (shown,) = MULTI.show([row], None, torch.tensor([[0.0, 1.0, 1.0]]))
+    assert shown["label"].marks == ((0, 1, "", "missed"),)
+    assert shown["predicted"].marks == ((0, 1, "", "wrong"),)
+    (number,) = VALUE.show([{"text": "hello", "label": 1.5}], None, torch.tensor([2.25]))
+    assert number["predicted"].marks == ()
+
+
 def test_show_nothing():
     assert SINGLE.show([], None) == []
 

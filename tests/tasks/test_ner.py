@@ -511,6 +511,22 @@ def test_a_text_is_shown_with_its_own_spacing():
     assert TASK.show([row], None) == [{"text": "Hi  [Ann|name],\nLee"}]
 
 
+@pytest.mark.unit
+def test_what_is_shown_says_what_was_missed_and_what_is_wrong():
+    kinds = [label[2:] for label in LABELS if label.startswith("B-")][:2]
+    tags = [f"B-{kinds[0]}", "O", f"B-{kinds[1]}"]
+    row = {"tokens": ["Oslo", "and", "Rome"], "tags": tags}
+    decided = np.array([[LABELS.index(f"B-{kinds[0]}"), 0, LABELS.index(f"B-{kinds[0]}")]])
+    (bare,), (shown,) = TASK.show([row], None), TASK.show([row], None, decided)
+    places = [(0, 4, kinds[0]), (9, 13, kinds[1])]
+    assert bare["text"].marks == tuple((*place, "") for place in places)
+    assert [mark.note for mark in shown["text"].marks] == ["", "missed"]
+    assert shown["predicted"].text == "Oslo and Rome"
+    assert shown["predicted"].marks == ((*places[0], ""), (9, 13, kinds[0], "wrong"))
+    (alone,) = TASK.show([{"tokens": row["tokens"]}], None, decided)
+    assert [mark.note for mark in alone["predicted"].marks] == ["", ""]
+
+
 # The whole way
 
 

@@ -513,6 +513,31 @@ def test_show():
     assert TASK.show([], None) == []
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("gold", "span", "wanted", "found"),
+    [
+        (("ran", 67), (67, 70), [("ran", "")], [("ran", "")]),
+        (("ran", 67), (67, 71), [("ran", "")], [("ran.", "")]),  # as SQuAD's scores see it
+        (("ran", 67), (4, 7), [("ran", "")], [("ran", "")]),
+        (("ran", 67), (63, 66), [("ran", "missed")], [("Ann", "wrong")]),
+        (("ran", 67), (-1, -1), [("ran", "missed")], [("(no answer)", "wrong")]),
+        (None, (0, 3), [], [("Ann", "wrong")]),
+        (None, (-1, -1), [], []),
+    ],
+)
+def test_answers_are_marked_in_their_context(gold, span, wanted, found):
+    context = "Ann ran. " * 18
+    row = asked(context, gold) if gold else asked(context)
+    (shown,) = WITH_NONE.show([row], None, torch.tensor([span]))
+    assert shown["text"].text == context
+    for name, marked in (("text", wanted), ("predicted", found)):
+        cell = shown[name]
+        parts = [(cell.text[mark.start : mark.end], mark.note) for mark in cell.marks]
+        assert parts == marked, name
+    assert len(shown["predicted"].text) < 70
+
+
 # Offsets
 
 
