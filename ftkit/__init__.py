@@ -13,19 +13,20 @@ if TYPE_CHECKING:
     from ftkit.data.blocks import AnswerBlock, SummaryBlock, TokenTagsBlock
     from ftkit.data.sources import load_data
     from ftkit.errors import FtkitError
-    from ftkit.inference import load_model, zero_shot
+    from ftkit.inference import load_model as load_model
+    from ftkit.inference import zero_shot
     from ftkit.learner.averaging import AverageWeights
     from ftkit.learner.best import KeepBest
     from ftkit.learner.blocks import HFTextBlock
     from ftkit.learner.build import (
         classification_learner,
         finetune_learner,
-        language_model_learner,
         ner_learner,
         qa_learner,
         summarization_learner,
         translation_learner,
     )
+    from ftkit.learner.build import language_model_learner as language_model_learner
     from ftkit.learner.calibrate import calibrate
     from ftkit.learner.callbacks import Accumulate
     from ftkit.learner.distill import Distill
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# What a star import brings. `load_model` and `language_model_learner` are public too, and fastai
+# has functions of these names: a star import must not put ours in their place, nor they in ours.
 __all__ = [
     "NER",
     "Accumulate",
@@ -73,9 +76,7 @@ __all__ = [
     "check",
     "classification_learner",
     "finetune_learner",
-    "language_model_learner",
     "load_data",
-    "load_model",
     "ner_learner",
     "qa_learner",
     "report",
@@ -131,4 +132,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*_HOMES, "__version__"])

@@ -159,6 +159,66 @@ def test_a_part_of_the_check_that_fails_stops_nothing(run_it, tmp_path, monkeypa
     assert content["splits"][0]["lengths"]["counts"]
 
 
+def test_report(first):
+    html = (first[0] / "report.html").read_text(encoding="utf-8")
+    for split in ("validation", "test"):
+        assert f"{first[1][split]['accuracy']:.3f}" in html
+    assert "Worst mistakes" in html
+
+
+def test_a_report_that_fails_costs_no_model(run_it, tmp_path, monkeypatch):
+    def fail(*given, **named):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(rooms, "report_of", fail)
+    with pytest.warns(FtkitWarning, match="no report was written .*no font"):
+        _, metrics = run_it()
+    folder = tmp_path / "run"
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert ftkit.load_model(folder / "model").predict(["my parcel"])
+    assert not (folder / "report.html").exists()
+
+
+def test_runs_are_compared_on_the_same_rows(first, run_it, tmp_path, make_checkpoint):
+    """Another architecture sorts the rows otherwise, and is compared row by row all the same."""
+    folder, _ = first
+    run_it(output="other", checkpoint=str(make_checkpoint("roberta")), lr=1e-2, epochs=1)
+    found = compare([folder, tmp_path / "other"])
+    assert found.split == "test"
+    assert {"checkpoint", "epochs", "batch_size"} <= set(found.settings)
+    model, rows = ftkit.load_model(folder / "model"), load_data(first)
+    other = ftkit.load_model(tmp_path / "other" / "model")
+    right = [
+        np.array([p.label for p in each.predict(rows["text"])]) == np.array(rows["label"])
+        for each in (model, other)
+    ]
+    draws = np.random.default_rng(0).integers(len(rows), size=(1000, len(rows)))
+    gaps = right[1][draws].mean(1) - right[0][draws].mean(1)
+    second = next(each for each in found.differences if each.difference is not None)
+    assert second.score == "accuracy"
+    assert second.difference == pytest.approx(right[1].mean() - right[0].mean())
+    assert second.interval == pytest.approx(tuple(np.quantile(gaps, [0.025, 0.975])))
+
+
+def load_data(first):
+    data = RunSettings.read(first[0] / "run.toml").data
+    return ftkit.load_data(data, "classification")["test"]
+
+
+def test_a_calibrated_run(run_it, tmp_path):
+    _, plain = run_it(output="plain", epochs=2, lr=1e-2)
+    _, metrics = run_it(output="mended", epochs=2, lr=1e-2, calibrate=True)
+    assert metrics["test"] == pytest.approx(plain["test"])
+    one, two = (
+        load_file(tmp_path / name / "model" / "model.safetensors")["classifier.weight"]
+        for name in ("plain", "mended")
+    )
+    temperature = one / two
+    assert temperature.std() < 1e-4
+    card = (tmp_path / "mended" / "model" / "README.md").read_text()
+    assert f"temperature {float(temperature.mean()):.3f}" in card
+
+
 def test_history(first):
     with (first[0] / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
