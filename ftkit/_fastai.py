@@ -9,6 +9,7 @@ with warnings.catch_warnings():
     # fastai scripts functions at import, which torch calls deprecated.
     warnings.simplefilter("ignore", FutureWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
+    import fastcore.all as fastcore_all
     from fastai.callback.core import (
         Callback,
         CancelBatchException,
@@ -22,7 +23,7 @@ with warnings.catch_warnings():
     from fastai.callback.schedule import LRFinder, ParamScheduler
     from fastai.callback.tracker import TrackerCallback
     from fastai.data.block import TransformBlock
-    from fastai.data.core import DataLoaders, Datasets, TfmdDL
+    from fastai.data.core import DataLoaders, Datasets, TfmdDL, show_batch, show_results
     from fastai.data.transforms import (
         Categorize,
         CategoryMap,
@@ -34,12 +35,15 @@ with warnings.catch_warnings():
     from fastai.imports import noop
     from fastai.interpret import plot_top_losses
     from fastai.learner import Learner, Metric, Recorder, load_learner
+    from fastai.losses import BCEWithLogitsLossFlat
+    from fastai.metrics import F1Score, accuracy
     from fastai.optimizer import OptimWrapper, detuplify_pg, set_item_pg
     from fastai.torch_basics import Pipeline, Transform
-    from fastai.torch_core import set_seed, to_detach
+    from fastai.torch_core import display_df, set_seed, to_detach
     from fastcore.foundation import L
 
 __all__ = [
+    "BCEWithLogitsLossFlat",
     "Callback",
     "CancelBatchException",
     "CancelEpochException",
@@ -49,6 +53,7 @@ __all__ = [
     "DataLoaders",
     "Datasets",
     "EncodedMultiCategorize",
+    "F1Score",
     "L",
     "LRFinder",
     "Learner",
@@ -66,11 +71,16 @@ __all__ = [
     "TrackerCallback",
     "Transform",
     "TransformBlock",
+    "accuracy",
     "detuplify_pg",
+    "display_df",
+    "fastcore_all",
     "load_learner",
     "noop",
     "plot_top_losses",
     "set_item_pg",
     "set_seed",
+    "show_batch",
+    "show_results",
     "to_detach",
 ]

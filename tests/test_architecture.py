@@ -49,7 +49,7 @@ _MAY_IMPORT = {
     # Files of rows and a model: `inference` itself reads no files, so that serving stays light.
     "jobs": {*_TASKS, "data", "model", "inference", "jobs"},
     "cli": {*_ABOVE, "jobs", "checks"},
-    "blurr": _ABOVE,
+    "blurr": {*_ABOVE, "blurr"},
 }
 _MAY_USE_THE_DOOR = ("ftkit.data.loaders", "ftkit.data.blocks", "ftkit.learner.", "ftkit.blurr")
 _FASTAI = {"fastai", "fastcore", "fastprogress"}

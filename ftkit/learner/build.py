@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit._fastai import DataLoaders, ProgressCallback, noop
-from ftkit.data.loaders import text_loaders
+from ftkit.data.loaders import TextLoaders, text_loaders
 from ftkit.data.sources import load_data
 from ftkit.errors import SettingError, check_least
 from ftkit.learner.blocks import block_rows, fit_loaders
@@ -20,7 +21,7 @@ from ftkit.learner.optimizer import GroupedAdamW
 from ftkit.learner.precision import ChosenPrecision
 from ftkit.learner.tracking import Tracker
 from ftkit.model.adapters import LoRA, add_lora
-from ftkit.model.checkpoint import open_checkpoint
+from ftkit.model.checkpoint import Checkpoint, open_checkpoint
 from ftkit.model.device import Precision, autocast_dtype, default_device
 from ftkit.model.groups import layer_groups
 from ftkit.model.module import TextModel, checkpoint_gradients, compile_in_place
@@ -37,7 +38,7 @@ from ftkit.tasks import (
 )
 
 if TYPE_CHECKING:
-    pass
+    import torch
 
 
 def finetune_learner(
@@ -125,16 +126,42 @@ def finetune_learner(
         add_lora(opened.model, lora, opened.task.head(), opened.new, seed=seed)
     if gradient_checkpointing:
         checkpoint_gradients(opened.model)
-    model = TextModel(opened.model, opened.task).to(device)
     if compile:
         compile_in_place(opened.model, compile)
+    return assemble_learner(
+        dls,
+        replace(opened, new=drawn),
+        device=device,
+        precision=precision,
+        seed=seed,
+        body_groups=body_groups,
+        tracker=tracker,
+        has_lora=lora is not None,
+        **learner_options,
+    )
+
+
+def assemble_learner(
+    dls: TextLoaders,
+    opened: Checkpoint,
+    *,
+    device: torch.device,
+    precision: Precision = "auto",
+    seed: int = 42,
+    body_groups: int | None = 3,
+    tracker: Tracker | None = None,
+    has_lora: bool = False,
+    **learner_options: Any,
+) -> TextLearner:
+    """The Learner of loaders and a model that fit each other; options as in `finetune_learner`."""
+    model = TextModel(opened.model, opened.task).to(device)
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
-    new = frozenset(f"hf_model.{name}" for name in drawn)
+    new = frozenset(f"hf_model.{name}" for name in opened.new)
     scores = TaskScores(opened.task, opened.tokenizer)
     options: dict[str, Any] = {
         # fastai reads slice(lr) as lr for the head and a tenth of it for everything below. LoRA's
         # matrices are new too, and learn at the head's rate.
-        "lr": slice(default_lr(model)) if lora is None else default_lr(model),
+        "lr": slice(default_lr(model)) if not has_lora else default_lr(model),
         "wd": 0.01,
         "metrics": task_metrics(scores),
         **learner_options,
@@ -153,7 +180,7 @@ def finetune_learner(
     learn.recorder.loss = CountedLoss()
     learn.add_cbs([SeedEachFit(seed), ChosenPrecision(precision), History(), Curves(), StopAtNaN()])
     learn.add_cbs(tracker)
-    if shard[1] > 1:
+    if dls.train.n_shards > 1:
         learn.add_cb(DataParallel(seed))
     if not is_first():
         learn.remove_cb(ProgressCallback)

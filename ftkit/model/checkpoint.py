@@ -105,6 +105,36 @@ def open_checkpoint(
     return Checkpoint(name, model, tokenizer, fitted, limit, new)
 
 
+def adopt_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, data: DatasetDict
+) -> Checkpoint:
+    """A model that is open already, for a task on the data; its head stays as it is.
+
+    Its config is told what the labels are called, in the order of `task.labels` where these are
+    given. Raises CheckpointError where its head is for another task, or of another size.
+    """
+    name = model.name_or_path or type(model).__name__
+    fitted = task.with_labels(data).fit_to(model.config, tokenizer)
+    head = fitted.head()
+    if type(model).__name__ != (wanted := _head_class(model.config, head, name)):
+        raise CheckpointError(
+            f"the model is a {type(model).__name__}, and {fitted.name} needs a {wanted}",
+            remedy=f"Open it with {head.auto_class}.",
+        )
+    found = model.config.num_labels
+    if (size := head.config.get("num_labels", found)) != found:
+        raise CheckpointError(
+            f"the model has {found} outputs, and {fitted.name} needs {size}",
+            remedy=f"Open it with num_labels={size}.",
+        )
+    for key, value in head.config.items():
+        setattr(model.config, key, value)
+    check_tokenizer(tokenizer, model, name)
+    _set_generation(model, head)
+    _set_padding(model, tokenizer)
+    return Checkpoint(name, model, tokenizer, fitted, token_limit(tokenizer, model))
+
+
 def fit_without_weights(
     name: str | Path, task: Task, data: DatasetDict
 ) -> tuple[Task, PreTrainedTokenizerBase, int]:
