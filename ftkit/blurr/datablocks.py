@@ -80,13 +80,10 @@ def learner(
     Raises SettingError for DataLoaders without a Blurr DataBlock, DataError for rows that cannot
     be used, and CheckpointError where the model's head is for something else.
     """
-    transform = first_blurr_tfm(dls)
     splits = dict(zip(("train", "validation"), dls.loaders, strict=False))
-    if (
-        not isinstance(transform, BatchTokenizeTransform)
-        or len(splits) < 2
-        or not all(isinstance(loader.dataset, Datasets) for loader in dls.loaders)
-    ):
+    is_block = len(splits) == 2 and isinstance(dls.train.dataset, Datasets)
+    transform = first_blurr_tfm(dls) if is_block else None
+    if not isinstance(transform, BatchTokenizeTransform):
         raise SettingError(
             "these DataLoaders were not made by a DataBlock with Blurr's TextBlock and a splitter",
             remedy="Give such ones, or give the rows themselves to a verb such as "
@@ -106,6 +103,8 @@ def learner(
             for split, loader in splits.items()
         }
     )
+    # A Blearner leaves it frozen but for the head; ftkit's Learners begin with all of it.
+    hf_model.requires_grad_(True)
     opened = adopt_model(hf_model, transform.hf_tokenizer, task, rows)
     ours = text_loaders(
         rows,

@@ -42,7 +42,7 @@ _BLEARNERS = (
     modeling.BlearnerForLM,
     *_SEQ2SEQ,
 )
-_READERS: dict[str, Callable[[Any], pd.DataFrame]] = {
+_READERS: dict[str, Any] = {
     ".csv": pd.read_csv,
     ".json": partial(pd.read_json, orient="records"),
     ".jsonl": partial(pd.read_json, lines=True),

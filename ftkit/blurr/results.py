@@ -13,6 +13,7 @@ import blurr.text.data.token_classification as tagging_data
 import blurr.text.modeling.core as core
 import blurr.text.modeling.seq2seq.core as seq2seq
 import blurr.text.modeling.token_classification as tagging
+import torch
 from torch import nn
 
 from ftkit._fastai import L
@@ -104,8 +105,9 @@ def padding_is_not_predicted() -> None:
     def build_inputs_targets(self: Any, *args: Any, **kwargs: Any) -> Any:
         samples = old(self, *args, **kwargs)
         for inputs, targets in samples:
-            # The token behind the last one is the end.
-            is_padding = inputs["attention_mask"] == 0
+            mask = inputs["attention_mask"]
+            # A target is the token behind, and behind the last one there is the end.
+            is_padding = (mask == 0) | (torch.cat([mask[1:], mask[-1:]]) == 0)
             targets[is_padding] = self.ignore_token_id
             if is_padding.any():
                 say_once("lm_accuracy leaves out the padding; Blurr counts it")
