@@ -13,8 +13,9 @@ import numpy as np
 
 from ftkit.arrays import sigmoid, softmax
 from ftkit.errors import FtkitError, FtkitWarning
-from ftkit.inference.html import marked_text
+from ftkit.html import marked_text
 from ftkit.inference.predictor import Predictor
+from ftkit.marks import MISSED, WRONG, Mark, marked_spans
 from ftkit.reports import figures
 from ftkit.reports.bins import Lot, by_name, by_number
 from ftkit.reports.page import Section, cut, details, figure, grid, table, text
@@ -433,37 +434,31 @@ def _certainty(each: Answered) -> str:
 def _plain(answers: Answers, each: Answered) -> str:
     if answers.task.name == "ner":
         content, _ = read_words(each.row)
+        wanted, found = entities_of(each.row, each.number), found_entities(each.prediction)
         lines = {
-            "labelled": marked_text(content, entities_of(each.row, each.number)),
-            "answered": marked_text(content, found_entities(each.prediction)),
+            "labelled": marked_spans(wanted, found, MISSED),
+            "answered": marked_spans(found, wanted, WRONG),
         }
-        if len(content) > _MOST_LETTERS:
-            return f"<div>{escape(cut(content, _MOST_CONTEXT))}</div>"
-        return "".join(f"<div><b>{name}:</b> {line}</div>" for name, line in lines.items())
+        return "".join(
+            f"<div><b>{name}:</b> {marked_text(content, marks, _MOST_LETTERS)}</div>"
+            for name, marks in lines.items()
+        )
     if answers.task.name == "qa":
         question = f"<div><b>question:</b> {escape(cut(each.row['question']))}</div>"
-        return f"{question}<div><b>context:</b> {_around(each)}</div>"
+        context = marked_text(each.row["context"], _answer_marks(each), _MOST_CONTEXT)
+        return f"{question}<div><b>context:</b> {context}</div>"
     return f"<div>{escape(cut(' / '.join(map(str, _inputs(answers, each).values())), 600))}</div>"
 
 
-def _around(each: Answered) -> str:
-    """The context around the answer, which is marked, and the gold one."""
-    context, gold = each.row["context"], read_answers(each.row)
-    spans: list[Entity] = []
+def _answer_marks(each: Answered) -> list[Mark]:
+    """The answer in its context, and the gold ones that do not overlap it."""
+    gold, marks = read_answers(each.row), []
     if each.prediction.answer:
-        spans.append((each.prediction.start, each.prediction.end, "answered"))
+        marks.append(Mark(each.prediction.start, each.prediction.end, "answered", WRONG))
     for start, answer in zip(gold.starts, gold.texts, strict=True):
         if start is None:
             continue
-        span = (start, start + len(answer), "gold")
-        if all(span[0] >= other[1] or other[0] >= span[1] for other in spans):
-            spans.append(span)
-    spans.sort()
-    if len(context) <= _MOST_CONTEXT:
-        return marked_text(context, spans)
-    pieces = []
-    for start, end, label in spans or [(0, 0, "")]:
-        low, high = max(0, start - 90), min(len(context), end + 90)
-        marked = marked_text(context[low:high], [(start - low, end - low, label)] if label else [])
-        pieces.append(f"{'…' if low else ''}{marked}{'…' if high < len(context) else ''}")
-    return " ".join(pieces)
+        mark = Mark(start, start + len(answer), "gold")
+        if all(mark.start >= other.end or other.start >= mark.end for other in marks):
+            marks.append(mark)
+    return marks

@@ -131,7 +131,8 @@ def test_what_the_check_finds_is_said_once_and_stops_nothing(run_it, tiny_data, 
     test = [*tiny_data["test"].to_list(), {"text": rows[8]["text"], "label": rows[8]["label"]}]
     folder = tmp_path / "data"
     folder.mkdir()
-    for name, listed in (("train", rows), ("test", test)):
+    valid = tiny_data["validation"].to_list()
+    for name, listed in (("train", rows), ("validation", valid), ("test", test)):
         lines = "".join(json.dumps(row) + "\n" for row in listed)
         (folder / f"{name}.jsonl").write_text(lines)
     with pytest.warns(FtkitWarning) as caught:
@@ -495,10 +496,7 @@ def test_a_stopped_run_goes_on(run_it, settings, tmp_path, monkeypatch):
         with pytest.raises(TrainingStopped, match=r"Go on with: ftkit train --output .* --resume"):
             run_it(**changes)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "check.json",
-        "checkpoints",
-        "run.toml",
-        *("check.json", "checkpoints", "run.toml"),
+        *("check.json", "checkpoints", "run.toml")
     ]
     again = RunSettings.resumed(output=str(tmp_path / "run"), epochs=2, save_minutes=3)
     assert (again.freeze_epochs, again.save_minutes) == (1, 3)
