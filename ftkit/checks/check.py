@@ -8,6 +8,7 @@ it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -33,7 +34,7 @@ from ftkit.checks.tasks import CHECKS
 from ftkit.checks.texts import find_blank, find_repeated
 from ftkit.data.columns import ColumnMap
 from ftkit.data.parts import Source
-from ftkit.errors import check_least, first_line
+from ftkit.errors import FtkitWarning, check_least, first_line
 from ftkit.features import Padding
 from ftkit.task import Task
 from ftkit.tasks import get_task
@@ -65,7 +66,7 @@ def check(
     those that a training would have; an example names the row of the user's own file or split.
     What `load_data` would stop at is a finding of level "error", and the other rows are looked at
     all the same. With a `checkpoint`, lengths are in its tokens, and where its weights are on this
-    machine a training step is timed; without one they are in words. Rows are a batch's in the
+    machine a training step is timed; without one they are in words. `batch_size` is of the
     estimate.
 
     Raises DataError for a path or hub id that is not there, CheckpointError for a checkpoint that
@@ -84,11 +85,16 @@ def check(
     from ftkit.model.checkpoint import fit_without_weights
 
     rows = DatasetDict({split: each.rows for split, each in found.splits.items()})
-    fitted, tokenizer, longest = fit_without_weights(checkpoint, task, rows)
-    longest = task_limit(fitted, longest)
-    features = {split: tokenize(each, fitted, tokenizer, longest) for split, each in rows.items()}
-    tokenized = Tokenized(features, tokenizer, longest)
-    size = _estimate(str(checkpoint), task, rows, tokenized, batch_size)
+    with warnings.catch_warnings():
+        # What the task warns of is found again, with its rows.
+        warnings.simplefilter("ignore", FtkitWarning)
+        fitted, tokenizer, longest = fit_without_weights(checkpoint, task, rows)
+        longest = task_limit(fitted, longest)
+        features = {
+            split: tokenize(each, fitted, tokenizer, longest) for split, each in rows.items()
+        }
+        tokenized = Tokenized(features, tokenizer, longest)
+        size = _estimate(str(checkpoint), task, rows, tokenized, batch_size)
     found = replace(found, task=fitted)
     return examine(found, task, tokenized, checkpoint=str(checkpoint), estimate=size)
 
