@@ -42,11 +42,15 @@ class Case:
         rows = [{**self.row(i), "is_valid": i % 4 == 3} for i in range(count)]
         return pd.DataFrame(rows)
 
-    def loaders(self, checkpoint: Any, **options: Any) -> Any:
-        """The DataLoaders of a DataBlock."""
+    def block(self, checkpoint: Any) -> DataBlock:
+        """The DataBlock that reads the rows."""
         blocks = [ftkit.HFTextBlock(checkpoint, self.task), *([self.target] * bool(self.target))]
-        block = DataBlock(blocks, get_x=self.get_x, get_y=self.get_y, splitter=ColSplitter())
-        return block.dataloaders(self.frame(), **{"bs": 4, "val_bs": 8, **options})
+        return DataBlock(blocks, get_x=self.get_x, get_y=self.get_y, splitter=ColSplitter())
+
+    def loaders(self, checkpoint: Any, **options: Any) -> Any:
+        """Its DataLoaders."""
+        options = {"bs": 4, "val_bs": 8, **options}
+        return self.block(checkpoint).dataloaders(self.frame(), **options)
 
     def direct(self) -> dict[str, Any]:
         """The rows as the direct path takes them."""
@@ -211,7 +215,18 @@ def test_batches_weights_and_scores_are_those_of_the_direct_path(case, make_chec
         assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("name", ["pairs and windows", "ner", "qa", "summarization"])
+@cases
+def test_summary_goes_from_an_item_to_a_batch(case, make_checkpoint, capsys):
+    case.block(make_checkpoint(*case.checkpoint)).summary(case.frame(), bs=4, show_batch=True)
+    out = capsys.readouterr().out
+    assert "datasets of sizes 30,10" in out
+    assert "Building one batch" in out
+    assert "Error!" not in out
+    # A head and at most the four rows of the batch.
+    assert 2 <= len(out.split("No batch_tfms to apply")[1].strip().splitlines()) <= 5
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.target])
 def test_a_learner_reads_items_through_the_getters(name, make_checkpoint, tmp_path, capsys):
     case = CASES[name]
     checkpoint = make_checkpoint(*case.checkpoint)
