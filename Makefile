@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo test docs lint format lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -14,6 +14,9 @@ demo: $(READY)  ## Fine-tune MiniLM on the bundled support tickets, then use the
 
 test: lint  ## Run every check and every test
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+docs: $(READY)  ## Build the documentation into site/; a broken link fails
+	$(BIN)/zensical build --strict --clean
 
 lint: $(READY)  ## Check style and types
 	$(BIN)/ruff check .
@@ -38,4 +41,4 @@ lock: $(READY)  ## Resolve pyproject.toml anew into requirements.lock
 	    --generate-hashes --upgrade --no-header --quiet --output-file requirements.lock
 
 clean:  ## Remove the environment and every cache
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache dist site
