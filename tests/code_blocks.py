@@ -35,6 +35,11 @@ class Block:
     def is_run(self) -> bool:
         return self.language in ("python", "bash") and self.reason is None
 
+    @property
+    def lines(self) -> list[str]:
+        """The commands of a shell block; a backslash ends a line that goes on."""
+        return self.code.replace("\\\n", " ").splitlines()
+
 
 def read_blocks(page: Path) -> list[Block]:
     """The blocks of a page, in their order."""

@@ -7,6 +7,7 @@ import ast
 import inspect
 import textwrap
 from dataclasses import MISSING, Field, fields
+from html import escape
 from typing import Any
 
 from ftkit.cli import _parser
@@ -19,9 +20,7 @@ def command_line() -> str:
     """Every command of `ftkit`, from the parser's own help."""
     parts = ["# Command line", f"<!-- {_WRITTEN} -->", _EXIT_CODES]
     commands = next(
-        action
-        for action in _parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
+        action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)
     )
     helps = {choice.dest: choice.help for choice in commands._choices_actions}
     for name, command in commands.choices.items():
@@ -33,8 +32,8 @@ def command_line() -> str:
 
 
 _EXIT_CODES = (
-    "`ftkit --version` says the version. Numbers in brackets are defaults. Exit codes: 0, or 2 for a "
-    "mistake of yours, which is told in one line; 1 for what went wrong otherwise; 128 and the "
+    "`ftkit --version` says the version. Numbers in brackets are defaults. Exit codes: 0, or 2 for "
+    "a mistake of yours, which is told in one line; 1 for what went wrong otherwise; 128 and the "
     "signal's number where it was stopped."
 )
 
@@ -45,7 +44,8 @@ def _argument(action: argparse.Action) -> tuple[str, str]:
         shown = f"{shown} {'|'.join(action.choices)}"
     elif action.nargs != 0:
         shown = f"{shown} {action.metavar}"
-    return f"`{shown.strip()}`", action.help or ""
+    # In a table's cell, a bar ends code in backquotes for some readers and not for others.
+    return f"<code>{escape(shown.strip()).replace('|', '&#124;')}</code>", action.help or ""
 
 
 def task_options() -> str:
@@ -91,5 +91,5 @@ def _field_docs(task: type) -> dict[str, str]:
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     cells = [head, ("---",) * len(head), *rows]
-    lines = [" | ".join(cell.replace("|", r"\|") for cell in row) for row in cells]
-    return "\n".join(f"| {line} |" for line in lines)
+    assert not any("|" in cell for row in cells for cell in row)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

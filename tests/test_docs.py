@@ -1,4 +1,4 @@
-"""docs/: every code block runs, every link leads somewhere, and nothing is fetched from elsewhere."""
+"""docs/: its code runs, its links lead somewhere, and the site fetches nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ import ftkit
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
-PAGES.pop("README.proposed.md", None)
 # To be written with what they are about.
 NOT_YET = {"how-to/check-data.md", "how-to/read-report.md"}
 # Blocks that are not run, each with its reason on the page.
@@ -36,6 +35,7 @@ NOT_RUN = {
     "how-to/serve.md": 1,
     "how-to/several-gpus.md": 1,
     "how-to/track.md": 1,
+    "three-ways.md": 4,
     "tutorial.md": 3,
 }
 TUTORIAL = "tutorial.md"
@@ -61,7 +61,7 @@ def run_page(page: str, folder: Path) -> dict[str, Any]:
             if block.language == "python":
                 run_python(block, names)
             else:
-                for line in block.code.splitlines():
+                for line in block.lines:
                     run_command(line, block.place)
     return names
 
@@ -152,7 +152,7 @@ def test_the_reference_has_exactly_the_public_names() -> None:
 def test_pages_made_from_the_code(page: str, made: Any) -> None:
     """FTKIT_WRITE=1 writes them anew."""
     text = made()
-    assert text.count("\n| `") > 20
+    assert text.count("\n| ") > 20
     if os.environ.get("FTKIT_WRITE"):
         PAGES[page].write_text(text, encoding="utf-8")
     assert PAGES[page].read_text(encoding="utf-8") == text
@@ -263,12 +263,13 @@ def test_the_site_reads_from_a_file(site: Path) -> None:
     browser = webdriver.Chrome(options, Service(str(DRIVER)))
     try:
         browser.get((site / "index.html").as_uri())
-        browser.execute_script("document.querySelector('.md-search__button').click()")
-        field = wait_for(browser, "input[role=combobox], .md-search__input, [type=search]")
-        field.send_keys("LayerDecay")
-        assert "LayerDecay" in wait_for(browser, "a[href*='LayerDecay'], a[href*='layer']").text
+        browser.find_element("css selector", ".md-search__button").click()
+        wait_for(browser, "input").send_keys("LayerDecay")
+        assert "LayerDecay" in wait_for(browser, "a[href*='training.html#ftkit.LayerDecay']").text
         browser.get((site / "reference" / "training.html").as_uri())
-        messages = [json.loads(each["message"])["message"] for each in browser.get_log("performance")]
+        messages = [
+            json.loads(each["message"])["message"] for each in browser.get_log("performance")
+        ]
         asked = [
             message["params"]["request"]["url"]
             for message in messages
@@ -282,11 +283,17 @@ def test_the_site_reads_from_a_file(site: Path) -> None:
 
 
 def wait_for(browser: Any, selector: str) -> Any:
-    """The first element of the selector that is seen and can be read."""
+    """The first element of the selector in the search's dialog, which stands in a shadow tree."""
     deadline = time.monotonic() + 20
-    while True:
-        found = [each for each in browser.find_elements("css selector", selector)]
-        if shown := [each for each in found if each.is_displayed()]:
-            return shown[0]
+    while not (found := browser.execute_script(_IN_DIALOG, selector)):
         assert time.monotonic() < deadline, f"no {selector}"
         time.sleep(0.1)
+    return found
+
+
+_IN_DIALOG = """
+for (const host of document.querySelectorAll("*")) {
+  const found = host.shadowRoot?.querySelector(arguments[0]);
+  if (found?.checkVisibility()) return found;
+}
+"""

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from code_blocks import Block, read_blocks, run_in_shell, run_python
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of the README in that language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(language: str) -> list[Block]:
+    """The code blocks of the README in that language, none of them left out."""
+    found = [block for block in read_blocks(README) if block.language == language]
+    assert not [block.place for block in found if block.reason]
+    return found
 
 
 @pytest.mark.slow
@@ -27,7 +27,7 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(found) == 4
     names: dict[str, Any] = {}
     for block in found:
-        exec(compile(block, "README.md", "exec"), names)
+        run_python(block, names)
     assert (
         names["model"].predict(["My card was charged twice"])[0].label in names["model"].task.labels
     )
@@ -38,19 +38,10 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.slow
 def test_shell_blocks_run(tmp_path: Path) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    lines = [line for block in blocks("bash") for line in block.lines]
     assert len(lines) == 6
     for line in lines:
-        done = subprocess.run(
-            line,
-            shell=True,
-            cwd=tmp_path,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        run_in_shell(line, tmp_path)
     runs = tmp_path / "runs"
     assert (runs / "first" / "onnx" / "model.onnx").exists()
     named = {"run.toml", "check.json", "metrics.json", "history.csv", "report.html"}
@@ -61,12 +52,14 @@ def test_shell_blocks_run(tmp_path: Path) -> None:
 
 def test_make_targets_named_in_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    named = re.findall(r"^make (\w+)", "\n".join(blocks("")), flags=re.MULTILINE)
+    named = re.findall(
+        r"^make (\w+)", "\n".join(block.code for block in blocks("")), flags=re.MULTILINE
+    )
     assert named == ["demo", "test"]
     assert all(re.search(rf"^{name}:", makefile, flags=re.MULTILINE) for name in named)
 
 
 def test_links_lead_somewhere() -> None:
-    linked = re.findall(r"\]\(([^)#:]+)\)", README)
+    linked = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
     assert len(linked) >= 5
     assert [link for link in linked if not (ROOT / link).exists()] == []

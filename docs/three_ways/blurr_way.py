@@ -1,6 +1,6 @@
 """Sort tickets into queues, with Blurr 1.0.5, on today's stack through ftkit's bridge."""
 
-import ftkit.blurr  # first: it gives back what Blurr expects of fastai and transformers
+import ftkit.blurr  # noqa: F401, I001 - first: it gives back what Blurr expects of its libraries
 
 import pandas as pd
 from blurr.text.modeling.all import BlearnerForSequenceClassification
@@ -30,10 +30,6 @@ def main(folder: str, checkpoint: str, output: str, epochs: int = 3) -> dict[str
     learn.unfreeze()
     learn.fit_one_cycle(epochs, slice(1e-4, 1e-3))
 
-    names = list(learn.dls.vocab)
-    config = learn.model.hf_model.config
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: number for number, name in enumerate(names)}
     learn.model.hf_model.save_pretrained(output)
     learn.dls.before_batch[0].hf_tokenizer.save_pretrained(output)
     print(learn.predict("My card was charged twice"))
