@@ -39,7 +39,7 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_shell_blocks_run(tmp_path: Path) -> None:
     lines = [line for block in blocks("bash") for line in block.lines]
-    assert len(lines) == 6
+    assert len(lines) == 8
     for line in lines:
         run_in_shell(line, tmp_path)
     runs = tmp_path / "runs"
