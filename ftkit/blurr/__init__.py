@@ -5,8 +5,8 @@
     from blurr.text.modeling.all import *
 
 Its DataBlocks, Blearners and metrics work as its notebooks show them. Blurr's metadata refuses
-torch 2: `pip install --no-deps ohmeow-blurr==1.0.5`. What it needs beside ftkit is nltk and
-seqeval. `learner(dls, hf_model)` takes such a DataBlock under ftkit.
+torch 2: `pip install --no-deps ohmeow-blurr==1.0.5`. It needs seqeval beside what ftkit has.
+`learner(dls, hf_model)` takes such a DataBlock under ftkit.
 
 Where Blurr's own result is wrong, the bridge mends it, and says so once, by an FtkitWarning.
 A leaf: nothing else in ftkit imports it.

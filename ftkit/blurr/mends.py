@@ -265,8 +265,8 @@ MENDS = (
     models_open_as_before,
     prefixes_are_transforms,
     many_classes_have_an_f1,
-    settings_are_not_shared,
     tags_of_dicts_are_found,
-    # Last, so that the others are given the rows.
+    # What is put on last runs first: the others are given settings to write into, and rows.
+    settings_are_not_shared,
     files_are_read,
 )
