@@ -55,11 +55,11 @@ def marked_text(text: str, marks: Iterable[Mark], most: int | None = None) -> st
 
 
 def table(rows: Sequence[Mapping[str, object]], most: int) -> str:
-    """Rows of the same keys as an HTML table, its cells shortened to `most` characters."""
+    """Rows with the columns of the first as an HTML table, cells shortened to `most` characters."""
     names = list(rows[0]) if rows else []
     head = "".join(f'<th style="{_CELL}" scope="col">{escape(name)}</th>' for name in names)
     body = "".join(
-        "<tr>" + "".join(_cell(row[name], most) for name in names) + "</tr>" for row in rows
+        "<tr>" + "".join(_cell(row.get(name, ""), most) for name in names) + "</tr>" for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
