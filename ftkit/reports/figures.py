@@ -67,6 +67,8 @@ def lines(
         if limits:
             axes.set_ylim(*limits)
         axes.set(xlabel=x, ylabel=y)
+        # Batches and epochs are counted.
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if len(series) > 1:
             figure.legend(loc="outside upper left", frameon=False, fontsize=8.5, ncols=2)
         return _svg(figure, alt)

@@ -58,11 +58,14 @@ def details(summary: str, body: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, object]], caption: str = "") -> str:
-    """Rows of the same keys; numbers stand to the right, long cells are cut."""
+    """Rows under the names that any of them has; numbers stand to the right, long cells are cut."""
     if not rows:
         return ""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
-    body = "".join(f"<tr>{''.join(map(_cell, row.values()))}</tr>" for row in rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "".join(
+        f"<tr>{''.join(_cell(row.get(name, '')) for name in names)}</tr>" for row in rows
+    )
     named = escape(caption or "Table")
     said = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
@@ -72,19 +75,10 @@ def table(rows: Sequence[Mapping[str, object]], caption: str = "") -> str:
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, Html):
-        return f"<td>{value.content}</td>"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"<td>{escape(cut(str(value)))}</td>"
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
     return f'<td class="number">{shown}</td>'
-
-
-@dataclass(frozen=True)
-class Html:
-    """A cell that is HTML already."""
-
-    content: str
 
 
 def facts(pairs: Mapping[str, object]) -> str:

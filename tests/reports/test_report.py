@@ -298,4 +298,7 @@ def test_the_data():
     for said in ("warning", "train: 2 of 3 rows", "Drop them.", "row 1,234", "en 67%, de 33%"):
         assert said in html
     assert html.count("<svg") == 2
+    # A split without lengths keeps its cells under their own names.
+    rows = re.findall(r"<tr>(.*?)</tr>", html)
+    assert {row.count("<td") + row.count("<th") for row in rows} == {7}
     assert "nothing to mend" in data_section({**CHECK, "findings": [], "splits": []}).html()
