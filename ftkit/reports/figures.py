@@ -153,12 +153,16 @@ def points(
         axes.scatter(
             x_values, y_values, s=22, color=_COLOURS[0], alpha=0.65, edgecolors=_INK, linewidths=0.3
         )
+        middle = (min(x_values) + max(x_values)) / 2
         for place, name in enumerate(names):
             if name:
+                # Towards the middle, where there is room.
+                is_left = x_values[place] <= middle
                 note = axes.annotate(
                     shorten(name),
                     (x_values[place], y_values[place]),
-                    xytext=(4, 4),
+                    xytext=(4 if is_left else -4, 4),
+                    ha="left" if is_left else "right",
                     textcoords="offset points",
                     fontsize=8,
                 )
