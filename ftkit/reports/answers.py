@@ -399,14 +399,19 @@ def _explained(
     until = time.perf_counter() + seconds
     parts = []
     for each in rows:
-        body = ""
         is_short = each.words <= _MOST_WORDS and len(_input_text(each)) <= _MOST_LETTERS
-        if is_short and time.perf_counter() < until and answers.task.name == "classification":
-            body = _attributions(predictor, _inputs(answers, each))
+        why = ""
+        if is_short and time.perf_counter() < until:
+            why = _attributions(predictor, _inputs(answers, each))
+        if answers.task.name == "classification":
+            body = why or _plain(answers, each)
+        else:
+            # Of entities, the first that was found.
+            body = _plain(answers, each) + (details("What spoke for it", why) if why else "")
         parts.append(
             f'<div class="mistake"><div class="head">row {each.number + 1:,}: labelled '
             f"<b>{escape(cut(each.wanted))}</b>, answered <b>{escape(cut(each.found))}</b>"
-            f"{_certainty(each)}</div>{body or _plain(answers, each)}</div>"
+            f"{_certainty(each)}</div>{body}</div>"
         )
     return parts
 

@@ -166,6 +166,22 @@ def test_in_a_notebook_it_is_a_part_of_a_page(reported):
     assert all(".ftkit-report" in selector for selector in selectors)
 
 
+def test_mistakes_are_explained(reported):
+    kind, _, report = reported
+    html = report.html()
+    # A word's score stands in its title.
+    is_explained = re.search(r'title="[+-]\d+\.\d{3}"', html) is not None
+    found = [each.found for answers in report.evaluated for each in answers.rows if each.score < 1]
+    if kind in ("single", "multi", "regression") and found:
+        assert is_explained
+    elif kind == "ner":
+        assert is_explained == any(each != "(none)" for each in found)
+    elif kind == "qa":
+        assert is_explained == ("What spoke for it" in html)
+    else:
+        assert not is_explained
+
+
 def test_the_file_is_the_page(reported, tmp_path):
     _, _, report = reported
     path = report.save(tmp_path / "report.html")
