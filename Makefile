@@ -13,7 +13,8 @@ demo: $(READY)  ## Fine-tune MiniLM on the bundled support tickets, then use the
 	$(BIN)/python recipes/classify_tickets.py
 
 test: lint  ## Run every check and every test
-	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 \
+	    --dist loadfile --no-loadscope-reorder
 
 docs: $(READY)  ## Build the documentation into site/; a broken link fails
 	$(BIN)/zensical build --strict --clean

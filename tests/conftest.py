@@ -26,6 +26,12 @@ _TELLING = {
 _FILLER = "hello my the a is was and it please i have again today with help since order you"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no worker sits through one while the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of public data sets: FTKIT_DATA, or shared/data beside the repository."""

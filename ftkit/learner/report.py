@@ -19,7 +19,7 @@ _MOST_COUNTED = 50_000  # rows of train whose entities are counted
 
 
 def report(
-    learn: TextLearner, data: Any = None, *, resamples: int = 1000, explain_seconds: float = 10.0
+    learn: TextLearner, data: Any = None, *, resamples: int = 1000, explain_seconds: float = 5.0
 ) -> Report:
     """How good the Learner's model is on validation rows, and where it fails: one page.
 
@@ -51,7 +51,7 @@ def report_of(
     *,
     check: Mapping[str, Any] | None = None,
     settings: Mapping[str, object] | None = None,
-    explain_seconds: float = 10.0,
+    explain_seconds: float = 5.0,
 ) -> Report:
     """The report on rows that were evaluated already; `settings` are told beside the Learner's."""
     task = trained_task(learn)

@@ -58,7 +58,7 @@ def make_report(
     predictor: Predictor,
     *,
     check: Mapping[str, Any] | None = None,
-    explain_seconds: float = 10.0,
+    explain_seconds: float = 5.0,
 ) -> Report:
     """Put a report together.
 
