@@ -116,8 +116,37 @@ def padding_is_not_predicted() -> None:
     replace_method(language_data.CausalLMStrategy, "build_inputs_targets", build_inputs_targets)
 
 
+def entities_end_before_special_tokens() -> None:
+    """An entity goes on into the special tokens behind the text, and ends where they do: at 0."""
+    old = tagging.TokenAggregationStrategies.by_word_strategy
+
+    def by_word_strategy(
+        self: Any,
+        strategy_name: str,
+        text: str,
+        input_ids: Any,
+        offsets: Any,
+        preds: Any,
+        *rest: Any,
+    ) -> Any:
+        outside = list(self.labels).index(self.non_entity_label)
+        is_special = torch.isin(input_ids, torch.tensor(self.hf_tokenizer.all_special_ids))
+        chosen = [
+            outside if special else pred
+            for pred, special in zip(preds, is_special.tolist(), strict=True)
+        ]
+        if any(a != b for a, b in zip(preds, chosen, strict=True)):
+            say_once(
+                "entities end where their text does; Blurr lets them go on into special tokens"
+            )
+        return old(self, strategy_name, text, input_ids, offsets, chosen, *rest)
+
+    replace_method(tagging.TokenAggregationStrategies, "by_word_strategy", by_word_strategy)
+
+
 RESULTS = (
     each_parameter_has_one_group,
+    entities_end_before_special_tokens,
     padding_is_not_predicted,
     precision_is_precision,
     saved_labels_have_names,

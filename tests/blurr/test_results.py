@@ -16,6 +16,7 @@ from blurr.text.modeling.all import (
     TokenClassMetricsCallback,
     blurr_splitter,
 )
+from blurr.text.modeling.token_classification import TokenAggregationStrategies
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 from transformers import (
     AutoConfig,
@@ -145,6 +146,28 @@ def test_words_are_the_users(checkpoint):
 
 
 @pytest.mark.filterwarnings("ignore::ftkit.errors.FtkitWarning")
+@pytest.mark.parametrize("strategy", ["simple", "first", "max", "average"])
+def test_entities_end_before_special_tokens(checkpoint, said, strategy):
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint("bert"))
+    text, labels = "my parcel is late", ["O", "B-thing", "I-thing"]
+    encoded = tokenizer(text, return_offsets_mapping=True, return_tensors="pt")
+    ids, offsets = encoded["input_ids"][0], encoded["offset_mapping"][0]
+    first = int((offsets[:, 0] == text.index("late")).nonzero()[-1])
+    preds = [0] * first + [1] + [2] * (len(ids) - first - 1)
+
+    def check(by_word_strategy):
+        aggregate = TokenAggregationStrategies(tokenizer, labels, "O")
+        probs = torch.eye(3)[preds]
+        given = (strategy, text, ids, offsets, preds, probs, encoded.word_ids())
+        (found,) = by_word_strategy(aggregate, *given)
+        assert (found["word"], found["start"], found["end"]) == ("late", 13, 17)
+
+    check(TokenAggregationStrategies.by_word_strategy)
+    assert any("special tokens" in each for each in said)
+    with pytest.raises(AssertionError):
+        check(without("by_word_strategy", TokenAggregationStrategies))
+
+
 def test_padding_is_not_predicted(checkpoint):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint("gpt2"))
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
