@@ -63,8 +63,12 @@ def best_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     """The temperature at which the targets are likeliest, between 0.05 and 20.
 
     Logits (rows, labels); targets are class numbers (rows,), or 0/1 (rows, labels). Above 1 the
-    model is too sure, below 1 not sure enough.
+    model is too sure, below 1 not sure enough. 1 where every answer is right: by such rows alone
+    no certainty would be too much.
     """
+    right = logits.argmax(1) == targets if targets.ndim == 1 else (logits > 0) == targets
+    if right.all():
+        return 1.0
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
