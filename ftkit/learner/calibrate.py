@@ -49,11 +49,7 @@ def calibrate(learn: TextLearner) -> Calibration:
     Raises SettingError for a task whose answers have no probability, and for a model without one
     linear layer that makes its logits.
     """
-    task = learn.task_scores.trained_task
-    if not isinstance(task, Classification) or task.kind == "regression":
-        raise SettingError(
-            "calibration is for the probabilities of labels", remedy="Leave it out for this task."
-        )
+    task = check_has_probabilities(learn)
     logits, targets = _validation_logits(learn)
     temperature = best_temperature(logits, targets)
     layer = _output_layer(learn, len(task.labels))
@@ -74,6 +70,16 @@ def calibrate(learn: TextLearner) -> Calibration:
         for each in (logits, logits / temperature)
     )
     return Calibration(temperature, before_error, after_error, len(logits))
+
+
+def check_has_probabilities(learn: TextLearner) -> Classification:
+    """The Learner's task; raises SettingError where its answers have no probability."""
+    task = learn.task_scores.trained_task
+    if not isinstance(task, Classification) or task.kind == "regression":
+        raise SettingError(
+            "calibration is for the probabilities of labels", remedy="Leave it out for this task."
+        )
+    return task
 
 
 def _validation_logits(learn: TextLearner) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ from ftkit.data.sources import load_data
 from ftkit.errors import FtkitWarning, SettingError, check_least
 from ftkit.learner.best import KeepBest
 from ftkit.learner.build import default_lr, finetune_learner
-from ftkit.learner.calibrate import calibrate
+from ftkit.learner.calibrate import calibrate, check_has_probabilities
 from ftkit.learner.callbacks import Accumulate
 from ftkit.learner.describe import package_versions
 from ftkit.learner.distributed import is_first, join
@@ -218,6 +218,8 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
         path=output,
         cbs=[checkpoints],
     )
+    if settings.calibrate:
+        check_has_probabilities(learn)
     if is_first():
         output.mkdir(parents=True, exist_ok=True)
         for litter in output.glob(".model-*"):
@@ -232,7 +234,11 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
         "epochs with the head alone": settings.freeze_epochs,
     }
     if settings.calibrate:
-        told["calibration"] = str(calibrate(learn))
+        try:
+            told["calibration"] = str(calibrate(learn))
+        except SettingError as error:
+            # The training is done, and its model is good as it is.
+            warnings.warn(f"the model is not calibrated: {error}", FtkitWarning, stacklevel=2)
     if is_first():
         _write_history(learn, output / "history.csv")
     metrics = _evaluate_and_save(learn, data, output, told)

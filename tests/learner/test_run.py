@@ -222,6 +222,28 @@ def test_a_calibrated_run(run_it, tmp_path):
     assert f"temperature {float(temperature.mean()):.3f}" in card
 
 
+def test_what_cannot_be_calibrated_is_known_before_the_training(run_it, tmp_path):
+    rows = [{"text": f"a {i}", "label": i / 2} for i in range(30)]
+    (tmp_path / "numbers.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(SettingError, match="probabilities of labels"):
+        run_it(data=str(tmp_path / "numbers.jsonl"), output="numbers", calibrate=True)
+    assert not (tmp_path / "numbers").exists()
+
+
+def test_a_calibration_that_fails_leaves_the_model_as_it_is(run_it, tmp_path, monkeypatch):
+    fit = rooms.fit
+
+    def fit_and_bend(learn, given):
+        fit(learn, given)
+        layer = learn.model.hf_model.classifier
+        layer.register_forward_hook(lambda module, given, logits: logits.tanh() * 9)
+
+    monkeypatch.setattr(rooms, "fit", fit_and_bend)
+    with pytest.warns(FtkitWarning, match="the model is not calibrated: this model changes"):
+        run_it(output="bent", calibrate=True)
+    assert (tmp_path / "bent" / "metrics.json").exists()
+
+
 def test_history(first):
     with (first[0] / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
