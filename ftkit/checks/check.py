@@ -73,6 +73,7 @@ def check(
     cannot be opened, SettingError for an option that cannot work.
     """
     check_least(1, limit=limit, batch_size=batch_size)
+    check_least(0, seed=seed)
     task = get_task(task)
     found = open_data(data, task, columns=columns, group=group, limit=limit, seed=seed)
     if checkpoint is None:

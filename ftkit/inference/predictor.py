@@ -283,8 +283,14 @@ class Predictor:
         Intervals come from so many resamples of the rows; 1,000 are usual. `watch` is called with
         each batch: the numbers of its rows, outputs, targets, and the rows.
 
-        Raises DataError for a label that is missing or that the model does not know.
+        Raises DataError where there are no rows, and for a label that is missing or that the model
+        does not know.
         """
+        if isinstance(rows, Sequence):
+            raise DataError(
+                "labelled rows are read from a Dataset, or from a dict of columns",
+                remedy="Give ftkit.load_data(rows)[split].",
+            )
         names = rows if isinstance(rows, Mapping) else rows.column_names
         wanted = [column for column in self.task.columns() if not column.is_input]
         has_target = not wanted or any(column.name in names for column in wanted)
@@ -299,6 +305,8 @@ class Predictor:
         metrics, truncated = self.task.metrics(self.tokenizer), 0
         order: list[np.ndarray] = []
         n_rows = len(next(iter(rows.values()))) if isinstance(rows, Mapping) else len(rows)
+        if not n_rows:
+            raise DataError("there are no rows to score", remedy="Give labelled rows.")
         for start in range(0, n_rows, _SLICE):
             part = slice_columns(rows, start, start + _SLICE)
             try:
@@ -312,7 +320,7 @@ class Predictor:
                 if watch is not None:
                     watch(order[-1], outputs, targets, met)
             truncated += features.count_cut()
-        drawn = resampled_scores(metrics, resamples, np.concatenate(order) if order else None)
+        drawn = resampled_scores(metrics, resamples, np.concatenate(order))
         return Evaluation(
             metrics.compute(),
             metrics.per_label(),

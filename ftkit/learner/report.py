@@ -27,12 +27,18 @@ def report(
     a DatasetDict as `ftkit.load_data` gives, has it evaluate the test split too. `resamples` are
     those of the intervals; the worst mistakes are explained for `explain_seconds`.
 
-    Raises SettingError where `data` has neither a validation nor a test split.
+    Raises SettingError where `data` is no DatasetDict, or has neither a validation nor a test
+    split; DataError for rows that cannot be scored.
     """
     answers = predictor(learn)
     if data is None:
         splits = {"validation": learn.dls.valid.dataset.items.rows}
     else:
+        if not isinstance(data, Mapping):
+            raise SettingError(
+                f"the data is of type {type(data).__name__}",
+                remedy="Give the DatasetDict that ftkit.load_data returned.",
+            )
         splits = {name: data[name] for name in ("validation", "test") if name in data}
         if not splits:
             raise SettingError(

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ftkit.data.loaders import RowList
-from ftkit.errors import DataError, SettingError
+from ftkit.errors import DataError, SettingError, quoted
 from ftkit.reports.rows import Answers
 from ftkit.task import falls
 
@@ -66,6 +66,9 @@ def read_run(folder: str | Path) -> Run:
         with safe_open(folder / RESAMPLES_FILE, framework="numpy") as file:
             rows = json.loads(file.metadata()["rows"])
             resampled = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        for split in rows:
+            # A file that was edited or torn may lack them.
+            _ = int(metrics["rows"][split]), dict(metrics[split])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise SettingError(
             f'"{folder}" cannot be read as a finished run ({error})',
@@ -144,8 +147,8 @@ def compare(folders: Sequence[str | Path], *, split: str | None = None) -> Compa
     The bootstrap holds the chance of which rows were drawn, not that of a training's seed: run
     several seeds to know that.
 
-    Raises SettingError for fewer than two runs or a folder that is none, DataError for runs that
-    were not evaluated on the same rows.
+    Raises SettingError for fewer than two runs, a folder that is none or a split without scores,
+    DataError for runs that were not evaluated on the same rows.
     """
     if len(folders) < 2:
         raise SettingError("one run cannot be compared", remedy="Give two or more run folders.")
@@ -153,8 +156,13 @@ def compare(folders: Sequence[str | Path], *, split: str | None = None) -> Compa
     names = _names(runs)
     first = runs[0]
     split = split or ("test" if "test" in first.rows else "validation")
+    if split not in first.rows:
+        raise SettingError(
+            f"{names[0]} has no scores of {split}",
+            remedy=f"It has them of {quoted(list(first.rows))}.",
+        )
     for run, name in zip(runs, names, strict=True):
-        if run.rows.get(split) is None or run.rows[split] != first.rows.get(split):
+        if run.rows.get(split) != first.rows[split]:
             raise DataError(
                 f"{name} was not evaluated on the rows that {names[0]} was ({split})",
                 remedy="Compare runs on the same data, seed and limit, or give another --split.",

@@ -263,9 +263,11 @@ def test_evaluate_with_intervals(model, tiny_data):
         ({"text": ["a", "b"], "label": ["billing", None]}, "row 2.*found nothing"),
         ({"text": ["a", "b"]}, 'column "label".*no such column'),
         ({"label": ["billing"]}, 'column "text".*no such column'),
+        ({"text": [], "label": []}, "no rows to score"),
+        ([{"text": "a", "label": "billing"}], "from a Dataset"),
     ],
 )
-def test_evaluate_refuses_labels_that_it_cannot_score(model, columns, message):
+def test_evaluate_refuses_rows_that_it_cannot_score(model, columns, message):
     with pytest.raises(DataError, match=message):
         model.evaluate(columns)
 

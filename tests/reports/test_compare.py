@@ -93,6 +93,8 @@ def test_folders_of_one_name_keep_their_paths(make_run, tmp_path):
         (lambda b: (b / RESAMPLES_FILE).write_bytes(b"no"), SettingError, "finished run"),
         (lambda b: (b / "metrics.json").unlink(), SettingError, "finished run"),
         (lambda b: (b / "run.toml").write_text("= ="), SettingError, "finished run"),
+        (lambda b: (b / "metrics.json").write_text("[1]"), SettingError, "finished run"),
+        (lambda b: (b / "metrics.json").write_text("{}"), SettingError, "finished run"),
     ],
 )
 def test_folders_that_are_no_runs(make_run, break_it, error, said):
@@ -108,3 +110,5 @@ def test_other_rows_and_one_run(make_run):
         compare([first, make_run("b", ROWS, rows="other")])
     with pytest.raises(SettingError, match="one run"):
         compare([first])
+    with pytest.raises(SettingError, match="a has no scores of train"):
+        compare([first, first], split="train")

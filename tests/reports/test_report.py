@@ -194,6 +194,19 @@ def test_splits_of_data(tiny_data, fitted_once):
     assert "accuracy on test" in report.html()
     with pytest.raises(SettingError, match=r"the splits \['train'\]"):
         ftkit.report(fitted_once, DatasetDict({"train": tiny_data["train"]}))
+    with pytest.raises(SettingError, match="of type list"):
+        ftkit.report(fitted_once, tiny_data["test"].to_list())
+
+
+def test_a_score_of_nothing_is_a_dash(tiny_data, tiny_checkpoint):
+    """Questions without any answer have no score of those with one."""
+    none = {"answers": {"text": [], "answer_start": []}}
+    data = tiny_data.map(asked, remove_columns=["text", "label"])
+    data["validation"] = data["validation"].map(lambda row: none)
+    learn = ftkit.qa_learner(data, tiny_checkpoint, bs=8, precision="fp32")
+    html = ftkit.report(learn, resamples=20).html()
+    assert '<td class="number">-</td>' in html
+    assert ">nan" not in html
 
 
 @pytest.fixture(scope="module")
