@@ -108,6 +108,10 @@ def describe_rows(
 def first_line(error: Exception, most: int = 160) -> str:
     """What another library's error says, as one line for a message; its type if it says nothing."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    # A file's own words may be among them, and are not to move the cursor.
-    line = "".join(each if each.isprintable() else "?" for each in lines[0].rstrip("."))
+    line = printable(lines[0].rstrip("."))
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def printable(text: str) -> str:
+    """A line without what would move the cursor: files and rows are a stranger's words."""
+    return "".join(each if each.isprintable() else "?" for each in text)

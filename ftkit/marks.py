@@ -66,6 +66,11 @@ def listed_names(names: Sequence[str], others: Collection[str] | None, note: str
     return MarkedText(shown, marks=marks)
 
 
+def cut(text: str, most: int) -> str:
+    """The text, its end replaced by an ellipsis where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def kept_parts(text: str, marks: Iterable[Mark], most: int) -> list[tuple[int, int]]:
     """Start and end of the parts of a text that tell most, about `most` characters in all: its
     marks, as many as there is room for, and the words around them; without marks, its beginning.

@@ -1,7 +1,7 @@
 """The metrics that Blurr loads by name, computed with what ftkit has.
 
 `datasets.load_metric` downloaded a script of code for each. These give the same keys in the same
-units: percentages where the scripts gave them. Imports `ftkit.scores` only.
+units: percentages where the scripts gave them. Imports `errors` and `scores` only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Answers to questions: off their offsets, there twice, none at all, out of every window.
 
-Imports `finding`, `texts` and `targets.answers`; `tasks` names it.
+Imports `finding` and `targets.answers`; `tasks` names it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a check says: findings, with rows to look at, and the splits that they were made in.
 
-Imports `errors` and `task`; the other files of `checks` make findings through `SplitRows.find`.
+Imports `errors`, `features`, `marks` and `task`; the other files of `checks` make findings through
+`SplitRows.find`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from ftkit.errors import DataError
 from ftkit.features import named_labels
+from ftkit.marks import cut
 from ftkit.task import Task
 
 if TYPE_CHECKING:
@@ -147,8 +149,7 @@ class SplitRows:
         """The row at that place, counted from 0."""
         whole = self.texts[place].as_py() if text is None else text
         line = " ".join(whole[: 4 * _SHOWN].split())
-        line = line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
-        return Example(self.origin, int(self.numbers[place]), line)
+        return Example(self.origin, int(self.numbers[place]), cut(line, _SHOWN))
 
     def find(
         self,
@@ -169,9 +170,8 @@ class SplitRows:
         places = np.flatnonzero(np.asarray(where))
         if not len(places):
             return []
-        chosen: list[tuple[int, str | None]] = [(int(place), None) for place in places]
-        chosen = chosen if shown is None else list(shown.items())
-        examples = tuple(self.example(*each) for each in chosen[:_EXAMPLES])
+        chosen = {int(place): None for place in places[:_EXAMPLES]} if shown is None else shown
+        examples = tuple(self.example(*each) for each in list(chosen.items())[:_EXAMPLES])
         filled = message.replace("{count}", f"{len(places):,}").replace("{of}", f"{len(self):,}")
         return [
             Finding(

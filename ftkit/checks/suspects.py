@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ftkit.checks.finding import SplitRows
-from ftkit.errors import DataError, SettingError
+from ftkit.errors import DataError, SettingError, printable
 from ftkit.features import prepare_rows
 from ftkit.inference.predictor import Predictor, slice_columns
 from ftkit.spans import join_words, split_words
@@ -61,7 +61,7 @@ class Suspects:
                 f"suggested {each.suggested} ({each.score:.3f})",
                 f"    {each.text}",
             ]
-        lines = ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
+        lines = [printable(line) for line in lines]
         if len(self.found) > _SHOWN:
             lines.append(f"  and {len(self.found) - _SHOWN:,} more")
         return "\n".join(lines)

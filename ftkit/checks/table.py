@@ -1,11 +1,17 @@
-"""A check as a table: plain text for a terminal, HTML for a notebook. Imports nothing of ftkit."""
+"""A check as a table: plain text for a terminal, HTML for a notebook.
+
+Imports `errors` and `html`.
+"""
 
 from __future__ import annotations
 
-import html
 import textwrap
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
+
+from ftkit.errors import printable
+from ftkit.html import table
 
 _WIDTH = 100
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -27,7 +33,7 @@ def as_text(check: Mapping[str, Any]) -> str:
         lines.append("")
     for finding in check["findings"]:
         lines += _wrapped(f"{finding['level']:<8} {_said(finding)}. {finding['remedy']}", " " * 9)
-        lines += [f"{'':9}{_printable(_place(each))}" for each in finding["examples"]]
+        lines += [f"{'':9}{printable(_place(each))}" for each in finding["examples"]]
     if check["findings"]:
         lines.append("")
     if check["estimate"]:
@@ -39,21 +45,17 @@ def as_text(check: Mapping[str, Any]) -> str:
 
 def as_html(check: Mapping[str, Any]) -> str:
     """The same in short: the splits and the findings."""
-    head = "".join(f"<th>{html.escape(each)}</th>" for each in _HEAD)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in _split_cells(split))}</tr>"
-        for split in check["splits"]
-    )
+    rows = [dict(zip(_HEAD, _split_cells(split), strict=True)) for split in check["splits"]]
     found = "".join(
-        f"<li><b>{html.escape(finding['level'])}</b> {html.escape(_said(finding))}. "
-        f"{html.escape(finding['remedy'])}"
-        + "".join(f"<br><code>{html.escape(_place(each))}</code>" for each in finding["examples"])
+        f"<li><b>{escape(finding['level'])}</b> {escape(_said(finding))}. "
+        f"{escape(finding['remedy'])}"
+        + "".join(f"<br><code>{escape(_place(each))}</code>" for each in finding["examples"])
         + "</li>"
         for finding in check["findings"]
     )
     return (
-        f"<p>{html.escape(check['task'])}: {html.escape(_summary(check))}</p>"
-        f"<table><tr>{head}</tr>{rows}</table><ul>{found}</ul>"
+        f"<p>{escape(check['task'])}: {escape(_summary(check))}</p>"
+        f"{table(rows, _WIDTH)}<ul>{found}</ul>"
     )
 
 
@@ -150,9 +152,4 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(_printable(text), _WIDTH, subsequent_indent=indent)
-
-
-def _printable(text: str) -> str:
-    """Without what would move the cursor: rows are a stranger's words."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return textwrap.wrap(printable(text), _WIDTH, subsequent_indent=indent)

@@ -1,6 +1,6 @@
 """Which checks belong to which task, by its name.
 
-Imports the checks of each; `opening`, `lengths` and `check` ask it.
+Imports the checks of each; `opening` and `check` ask it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Texts that are missing, empty, or there more than once: what every task is asked.
 
-Works on whole Arrow columns. Imports `finding`; `opening` and `check` call it.
+Works on whole Arrow columns. Imports `finding` and `data.faults`; the other checks
+use it, `opening` and `check` call it.
 """
 
 from __future__ import annotations

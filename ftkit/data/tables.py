@@ -1,4 +1,7 @@
-"""Rows as a table, for a notebook or a terminal. Imports `html`, pandas, in a notebook IPython."""
+"""Rows as a table, for a notebook or a terminal.
+
+Imports `html`, `marks`, pandas and, in a notebook, IPython.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ftkit.html import table
+from ftkit.marks import cut
 
 _MOST_CELL = 320  # characters of a cell that a notebook shows
 
@@ -43,8 +47,7 @@ def _as_text(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _shortened(text: str, most: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return cut(" ".join(text.split()), most)
 
 
 def _is_notebook() -> bool:

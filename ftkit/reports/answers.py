@@ -15,10 +15,10 @@ from ftkit.arrays import sigmoid, softmax
 from ftkit.errors import FtkitError, FtkitWarning
 from ftkit.html import marked_text
 from ftkit.inference.predictor import Predictor
-from ftkit.marks import MISSED, WRONG, Mark, marked_spans
+from ftkit.marks import MISSED, WRONG, Mark, cut, marked_spans
 from ftkit.reports import figures
 from ftkit.reports.bins import Lot, by_name, by_number
-from ftkit.reports.page import Section, cut, details, figure, grid, table, text
+from ftkit.reports.page import MOST_CELL, Section, details, figure, grid, table, text
 from ftkit.reports.rows import Answered, Answers, Entity, entities_of, found_entities
 from ftkit.scores.calibration import answers_of, best_temperature, reliability
 from ftkit.targets.answers import read_answers
@@ -408,9 +408,10 @@ def _explained(
         else:
             # Of entities, the first that was found.
             body = _plain(answers, each) + (details("What spoke for it", why) if why else "")
+        wanted, found = (escape(cut(said, MOST_CELL)) for said in (each.wanted, each.found))
         parts.append(
             f'<div class="mistake"><div class="head">row {each.number + 1:,}: labelled '
-            f"<b>{escape(cut(each.wanted))}</b>, answered <b>{escape(cut(each.found))}</b>"
+            f"<b>{wanted}</b>, answered <b>{found}</b>"
             f"{_certainty(each)}</div>{body}</div>"
         )
     return parts
@@ -449,7 +450,7 @@ def _plain(answers: Answers, each: Answered) -> str:
             for name, marks in lines.items()
         )
     if answers.task.name == "qa":
-        question = f"<div><b>question:</b> {escape(cut(each.row['question']))}</div>"
+        question = f"<div><b>question:</b> {escape(cut(each.row['question'], MOST_CELL))}</div>"
         context = marked_text(each.row["context"], _answer_marks(each), _MOST_CONTEXT)
         return f"{question}<div><b>context:</b> {context}</div>"
     return f"<div>{escape(cut(' / '.join(map(str, _inputs(answers, each).values())), 600))}</div>"

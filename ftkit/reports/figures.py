@@ -2,7 +2,8 @@
 
 Lines differ by dash and marker and bars by hatching, so that nothing is said by colour alone; the
 colours are those that people see apart whatever their colour vision (Okabe and Ito 2008). Every
-figure says in words, for those who do not see it, what it shows. Imports matplotlib and numpy.
+figure says in words, for those who do not see it, what it shows. Imports matplotlib, numpy and
+`marks`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+
+from ftkit.marks import cut
 
 # Stand for the page's own colours, which it has in light and in dark.
 _INK, _GRID = "#010203", "#040506"
@@ -242,7 +245,7 @@ def _plain_numbers(axis: Any) -> None:
 def shorten(text: str, most: int = _MOST_LETTERS) -> str:
     """A text on one line, its end replaced by an ellipsis where it is longer."""
     text = " ".join("".join(each if each.isprintable() else " " for each in text).split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return cut(text, most)
 
 
 class _drawing:

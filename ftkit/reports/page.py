@@ -1,16 +1,20 @@
 """The page itself: sections, tables and figures as one HTML document that needs nothing else.
 
-Every text of the user's is escaped here. Imports nothing but the style beside it.
+Every text of the user's is escaped here. Imports `marks`, and reads the style beside it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
 
-_MOST_CELL = 300
+from ftkit.marks import cut
+
+MOST_CELL = 300
+"""Characters that a cell of a table shows."""
 
 
 @dataclass
@@ -76,9 +80,14 @@ def table(rows: Sequence[Mapping[str, object]], caption: str = "") -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return f"<td>{escape(cut(str(value)))}</td>"
-    shown = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+        return f"<td>{escape(cut(str(value), MOST_CELL))}</td>"
+    shown = f"{value:,}" if isinstance(value, int) else number(value)
     return f'<td class="number">{shown}</td>'
+
+
+def number(value: float) -> str:
+    """A score; a mean of nothing, which is none, as a dash."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def facts(pairs: Mapping[str, object]) -> str:
@@ -98,11 +107,6 @@ def cards(pairs: Iterable[tuple[str, str, str]]) -> str:
         for name, value, below in pairs
     )
     return f'<div class="cards">{each}</div>'
-
-
-def cut(content: str, most: int = _MOST_CELL) -> str:
-    """A text, its end replaced by an ellipsis where it is longer."""
-    return content if len(content) <= most else f"{content[: most - 1]}…"
 
 
 def style() -> str:

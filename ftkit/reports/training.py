@@ -9,7 +9,7 @@ from typing import Any
 
 from ftkit.reports import figures
 from ftkit.reports.figures import Line
-from ftkit.reports.page import Section, cards, details, facts, figure, grid, table, text
+from ftkit.reports.page import Section, cards, details, facts, figure, grid, number, table, text
 from ftkit.reports.rows import Answers
 from ftkit.task import falls
 
@@ -48,7 +48,7 @@ def headline(evaluated: Sequence[Answers]) -> str:
         ends = found.intervals.get(name)
         interval = f"95 %: {ends[0]:.3f} to {ends[1]:.3f}; " if ends else ""
         shown.append(
-            (f"{name} on {answers.split}", f"{value:.3f}", f"{interval}{found.rows:,} rows")
+            (f"{name} on {answers.split}", number(value), f"{interval}{found.rows:,} rows")
         )
     return cards(shown)
 
