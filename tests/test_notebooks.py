@@ -26,14 +26,18 @@ _METADATA = {
 # What a cell of the notebook is to show, by its id: a kind of output, and a part of it.
 _SHOWN = {
     "00_quick_start": {
+        "check": ("text/html", "<table"),
         "learner": ("text/html", "<table"),
         "lr": ("image/png", ""),
         "results": ("text/html", "predicted"),
+        "report": ("text/html", "Worst mistakes"),
         "predict": ("stream", "billing"),
         "evaluate": ("stream", "accuracy"),
     },
     "01_classification": {
+        "check": ("text/html", "<table"),
         "results-one": ("text/html", "predicted"),
+        "report": ("text/html", "Worst mistakes"),
         "losses": ("text/html", "loss</th>"),
         "confusion": ("image/png", ""),
         "several": ("text/html", "predicted"),
