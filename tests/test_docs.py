@@ -76,13 +76,20 @@ def test_the_tutorial(tutorial: tuple[Path, dict[str, Any]]) -> None:
     folder, names = tutorial
     assert names["answer"].label in names["model"].task.labels
     left = {path.name for path in (folder / "runs" / "first").iterdir()}
-    table = PAGES["reference/run-directory.md"].read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`.+?) \|", table[: table.index("```")], flags=re.MULTILINE)
-    told = {name for row in rows for name in re.findall(r"`([\w.]+)/?`", row)}
+    files, _, keys = PAGES["reference/run-directory.md"].read_text(encoding="utf-8").split("```")
     # Training states are gone when a run is finished.
-    assert left == told - {"checkpoints"}
+    assert left == named_in_table(files) - {"checkpoints"}
+    metrics = json.loads((folder / "runs" / "first" / "metrics.json").read_text("utf-8"))
+    # Its file has no test split.
+    assert set(metrics) == named_in_table(keys) - {"test"}
     lines = (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 200
+
+
+def named_in_table(text: str) -> set[str]:
+    """The names in the first column."""
+    rows = re.findall(r"^\| (`.+?) \|", text, flags=re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`([\w.]+)/?`", row)}
 
 
 @pytest.mark.slow
