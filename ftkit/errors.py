@@ -93,7 +93,7 @@ def check_least(least: int, unit: str = "", **options: float | None) -> None:
 def quoted(names: Sequence[str], most: int = 12) -> str:
     """Names in quotes for a message, no more than `most` of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(f'"{name}"' for name in names[:most]) + more
+    return ", ".join(f'"{printable(str(name))}"' for name in names[:most]) + more
 
 
 def describe_rows(

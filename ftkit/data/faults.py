@@ -23,12 +23,18 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 def shorten(value: Any, limit: int = 40) -> str:
     """The value as one line of at most `limit` characters."""
-    text = repr(value)[1:-1] if isinstance(value, str) else repr(value)
+    try:
+        text = repr(value)[1:-1] if isinstance(value, str) else repr(value)
+    except RecursionError:
+        text = "[[[[..."
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def kind_of(value: Any) -> str | None:
-    """What a person calls a value of this type; None for null and for an empty list."""
+def kind_of(value: Any, depth: int = 8) -> str | None:
+    """What a person calls a value of this type; None for null and for an empty list.
+
+    A list in a list is looked into to `depth`: who wrote the file chose how deep it goes.
+    """
     if hasattr(value, "tolist"):
         value = value.tolist()
     if value is None or type(value).__name__ == "NAType":
@@ -44,7 +50,10 @@ def kind_of(value: Any) -> str | None:
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, (list, tuple)):
-        kinds = sorted({kind for kind in map(kind_of, value) if kind is not None})
+        if not depth:
+            return "a list"
+        inner = {kind_of(each, depth - 1) for each in value}
+        kinds = sorted(kind for kind in inner if kind is not None)
         return "a list of " + " and ".join(_PLURALS.get(k, k) for k in kinds) if kinds else None
     return f"a {type(value).__name__}"
 
@@ -63,7 +72,10 @@ def find_csv_fault(path: Path, delimiter: str, error: Exception) -> DataError:
     if bad is not None:
         row, column = _find_bad_cell(path, delimiter)
         return _encoding_error(path, bad, row, column)
-    ragged = _read_bad_rows(path, delimiter, pa.string())[0]
+    try:
+        ragged = _read_bad_rows(path, delimiter, pa.string())[0]
+    except (pa.ArrowException, ValueError):
+        ragged = []
     if ragged:
         bad = ragged[0]
         fault = ragged_error(bad.actual_columns, bad.expected_columns, bad.text, delimiter)
@@ -260,8 +272,8 @@ def _find_bad_cell(path: Path, delimiter: str) -> tuple[int | None, str | None]:
     except (pa.ArrowException, ValueError):
         return None, None
     found = []
-    for name in table.column_names:
-        for row, cell in enumerate(table.column(name).to_pylist(), start=1):
+    for name, cells in zip(table.column_names, table.columns, strict=True):
+        for row, cell in enumerate(cells.to_pylist(), start=1):
             try:
                 cell.decode("utf-8")
             except UnicodeDecodeError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import mmap
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ _LARGEST_BLOCK = 2**31 - 1
 
 # "train-00000-of-00003", "Valid", "dev_2", "test.clean"; not "training" or "values".
 _SPLIT_NAME = re.compile(r"(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
+# It begins with a byte, not a choice: the search is then many times faster.
+_NULL_ROW = re.compile(rb"\n[ \t\r]*null")
 _SPLIT_OF = {"valid": "validation", "val": "validation", "dev": "validation"}
 
 _EXPECTED = (
@@ -244,6 +247,8 @@ def check_header(path: Path, delimiter: str, names: list[str] | None) -> list[st
 
 def _read_jsonl(path: Path) -> pa.Table:
     try:
+        if _has_null_row(path):
+            raise ValueError("a row is null")
         table = _parse_jsonl(path, None)
         if any(_holds_timestamps(field.type) for field in table.schema):
             # pyarrow takes texts that look like dates for dates: read them again as what they are.
@@ -253,6 +258,13 @@ def _read_jsonl(path: Path) -> pa.Table:
         return table
     except (pa.ArrowException, ValueError) as error:
         raise faults.find_jsonl_fault(path, error) from None
+
+
+def _has_null_row(path: Path) -> bool:
+    """Whether a line begins with null: pyarrow 26 dies, as a process, of one that starts a block."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content[:1024].removeprefix(b"\xef\xbb\xbf").lstrip()
+        return start.startswith(b"null") or _NULL_ROW.search(content) is not None
 
 
 def _parse_jsonl(path: Path, schema: pa.Schema | None) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from ftkit.arrays import as_array
+from ftkit.errors import CheckpointError, FtkitError, first_line
 from ftkit.task import Arrays, Inputs, Task
 
 if TYPE_CHECKING:
@@ -32,11 +33,23 @@ class TorchEngine:
         self.model, self.device = model.to(device).eval(), device
 
     def answer(self, inputs: Arrays, task: Task) -> np.ndarray:
-        """As `Engine.answer`."""
+        """As `Engine.answer`.
+
+        Raises CheckpointError where the model opens, and its settings let it answer nothing.
+        """
         import torch
 
-        with torch.inference_mode():
-            return as_array(self.model.answer(as_tensors(inputs, self.device), task))
+        try:
+            with torch.inference_mode():
+                return as_array(self.model.answer(as_tensors(inputs, self.device), task))
+        except (FtkitError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise CheckpointError(
+                f"the model cannot answer ({type(error).__name__}: {first_line(error)})",
+                remedy="Where memory is short, take smaller batches; else take its config.json and "
+                "generation_config.json from the model's origin again.",
+            ) from error
 
 
 def as_tensors(inputs: Arrays, device: torch.device) -> Inputs:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, NoneType
 from typing import Any
 
 import torch
@@ -27,7 +27,14 @@ from ftkit._fastai import (
     Learner,
     LRFinder,
 )
-from ftkit.errors import CheckpointError, FtkitWarning, SettingError, check_least
+from ftkit.errors import (
+    CheckpointError,
+    FtkitError,
+    FtkitWarning,
+    SettingError,
+    check_least,
+    first_line,
+)
 from ftkit.learner.distributed import gather, is_first, most, wait
 from ftkit.learner.remember import plain, random_state, remembered, remind, set_random_state
 from ftkit.learner.state import WRITING, model_tensors, read_state, write_state
@@ -35,6 +42,17 @@ from ftkit.learner.tracking import Tracker
 
 _FORMAT = 1
 _PREFIX = "step-"
+# What `Checkpoints.write` puts into a state.
+_CONTENT: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("fit", "epoch", "batch", "step", "loader_epoch"), int),
+    **dict.fromkeys(("learner", "optimizer", "callbacks"), dict),
+    "fits": list,
+    "is_done": bool,
+    "data": str,
+    "random": (list, tuple),
+    "scaler": (dict, NoneType),
+    "chosen": object,
+}
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -152,18 +170,35 @@ class Checkpoints(Callback):
             self._done.append(signature)
             return False
         model, state = self._pending
-        self._check_same(state, signature)
+        with self._taking():
+            self._check_same(state, signature)
         self._done.append(signature)
         if self._fit_number < state["fit"] or state["is_done"]:
             if self._fit_number == state["fit"]:
                 self._pending = None
-                self._remind(state, first=True)
-                self._restore(model, state)
+                with self._taking():
+                    self._remind(state, first=True)
+                    self._restore(model, state)
                 self.before_batch()
                 self.learn.dls.train.start_at(state["loader_epoch"])
             return True
-        self._remind(state, first=True)
+        with self._taking():
+            self._remind(state, first=True)
         return False
+
+    @contextmanager
+    def _taking(self) -> Iterator[None]:
+        """Within, things are taken from a state; raises CheckpointError where one does not fit."""
+        try:
+            yield
+        except FtkitError:
+            raise
+        except Exception as error:
+            raise CheckpointError(
+                f'the state in "{self.folder}" cannot be gone on from '
+                f"({type(error).__name__}: {first_line(error)})",
+                remedy="Remove the newest state to go on from an older one, or train anew.",
+            ) from error
 
     def _signature(self, n_epoch: int) -> dict[str, int]:
         """What must be the same when a fit is met again."""
@@ -217,13 +252,15 @@ class Checkpoints(Callback):
             return
         (model, state), self._pending = self._pending, None
         self._loader_epoch = state["loader_epoch"]
-        loader.start_at(self._loader_epoch, state["batch"], state["random"][loader.shard][1])
-        self._restore(model, state)
+        with self._taking():
+            loader.start_at(self._loader_epoch, state["batch"], state["random"][loader.shard][1])
+            self._restore(model, state)
 
     def before_batch(self) -> None:
         """Put the random numbers back: torch draws some where a loader begins to iterate."""
         if self._drawn is not None:
-            set_random_state(self._drawn)
+            with self._taking():
+                set_random_state(self._drawn)
             self._drawn = None
 
     def after_train(self) -> None:
@@ -396,15 +433,28 @@ def newest_state(folder: Path) -> tuple[dict[str, Tensor], Any] | None:
     for found in reversed(_states(folder)):
         try:
             model, state = read_state(found)
-            if state["format"] != _FORMAT:
-                raise CheckpointError(
-                    f'"{found}" has format {state["format"]}, not {_FORMAT}',
-                    remedy="Resume with the ftkit that wrote it.",
-                )
+            _check_content(state, found)
             return model, state
         except CheckpointError as error:
             warnings.warn(f"passed over: {error.found}", FtkitWarning, stacklevel=2)
     return None
+
+
+def _check_content(state: Any, folder: Path) -> None:
+    """Raises CheckpointError where a state is of another format, or lacks what one holds."""
+    known = state.get("format") if isinstance(state, dict) else None
+    if known != _FORMAT:
+        raise CheckpointError(
+            f'"{folder}" has format {str(known)[:40]}, not {_FORMAT}',
+            remedy="Resume with the ftkit that wrote it.",
+        )
+    for name, kind in _CONTENT.items():
+        found = state.get(name, _CONTENT)
+        is_negative = kind is int and isinstance(found, int) and found < 0
+        if name not in state or not isinstance(found, kind) or is_negative:
+            raise CheckpointError(
+                f'"{folder}" holds no usable "{name}"', remedy="Go on from an older one."
+            )
 
 
 def _states(folder: Path) -> list[Path]:

@@ -44,7 +44,11 @@ _ARROW_TYPES = (
     *(pa.decimal128(30, 4), pa.list_(pa.string()), pa.large_list(pa.string()), pa.string_view()),
     *(pa.dictionary(pa.int8(), pa.string()), pa.list_(pa.string(), 2), pa.duration("s")),
     *(pa.list_(pa.int64()), pa.map_(pa.string(), pa.int64()), pa.struct([("text", pa.string())])),
-    *(pa.list_(pa.dictionary(pa.int8(), pa.string())), pa.list_(pa.null()), pa.list_view(pa.string())),
+    *(
+        pa.list_(pa.dictionary(pa.int8(), pa.string())),
+        pa.list_(pa.null()),
+        pa.list_view(pa.string()),
+    ),
 )
 
 
@@ -82,7 +86,9 @@ def mutate_json(value: Any, chance: random.Random) -> str:
         holder[key] = chance.choice((old + 1, old - 1, -old, old * 10, old * 10**6, float(old)))
     elif kind == "nudge" and isinstance(old, str) and old:
         place = chance.randrange(len(old))
-        holder[key] = old[:place] + chance.choice(("", "x", "\x00", " ", "\U0001f600")) + old[place + 1 :]
+        holder[key] = (
+            old[:place] + chance.choice(("", "x", "\x00", " ", "\U0001f600")) + old[place + 1 :]
+        )
     elif kind == "nudge" and isinstance(old, list) and old:
         holder[key] = chance.choice((old[:-1], old[1:], old + old, old[::-1], [*old, None]))
     elif kind == "remove":
@@ -93,7 +99,7 @@ def mutate_json(value: Any, chance: random.Random) -> str:
         holder[chance.choice(("", "x", "text", "label", "_", key + " "))] = draw(chance)
     elif kind == "swap":
         other = _pick(value, chance)
-        holder[key] = other[0][other[1]]
+        holder[key] = copy.deepcopy(other[0][other[1]])
         path += f" <- {other[2]}"
     else:
         kind, holder[key] = "replace", draw(chance)
@@ -124,7 +130,7 @@ def write_json(value: Any) -> bytes:
 
 def mutate_rows(rows: list[Row], chance: random.Random) -> str:
     """Change some rows in place; what was done."""
-    if not rows or not rows[0]:
+    if not rows or not all(isinstance(row, dict) for row in rows) or not rows[0]:
         return "nothing"
     name = chance.choice(list(rows[0]))
     return f"{(how := chance.choice(_ROW_MUTATIONS)).__name__} {name}: {how(rows, name, chance)}"
@@ -163,7 +169,9 @@ def set_column(rows: list[Row], name: str, chance: random.Random) -> str:
 
 
 def add_column(rows: list[Row], name: str, chance: random.Random) -> str:
-    new = chance.choice(("text", "label", "labels", "tokens", "tags", "entities", "answer", "target"))
+    new = chance.choice(
+        ("text", "label", "labels", "tokens", "tags", "entities", "answer", "target")
+    )
     new = chance.choice((new, "answers", "answer_start", "references", "text_pair", "context"))
     value = chance.choice((draw(chance), rows[0].get(name)))
     for row in rows:
@@ -288,7 +296,9 @@ def mutate_bytes(data: bytes, chance: random.Random) -> tuple[bytes, str]:
     kind = chance.choice(("flip", "flip", "cut", "drop", "put", "put", "again", "over", "whole"))
     if kind == "flip" and start < size:
         bit = 1 << chance.randrange(8)
-        return data[:start] + bytes([data[start] ^ bit]) + data[start + 1 :], f"flip {bit} at {start}"
+        return data[:start] + bytes([data[start] ^ bit]) + data[
+            start + 1 :
+        ], f"flip {bit} at {start}"
     if kind == "cut":
         return data[:start], f"cut at {start}"
     if kind == "drop":
