@@ -261,7 +261,7 @@ def _read_jsonl(path: Path) -> pa.Table:
 
 
 def _has_null_row(path: Path) -> bool:
-    """Whether a line begins with null: pyarrow 26 dies, as a process, of one that starts a block."""
+    """Whether a line begins with null: pyarrow 26 takes the process down where that is a block."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = content[:1024].removeprefix(b"\xef\xbb\xbf").lstrip()
         return start.startswith(b"null") or _NULL_ROW.search(content) is not None
