@@ -45,13 +45,12 @@ _PREFIX = "step-"
 # What `Checkpoints.write` puts into a state.
 _CONTENT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("fit", "epoch", "batch", "step", "loader_epoch"), int),
-    **dict.fromkeys(("learner", "optimizer", "callbacks"), dict),
+    **dict.fromkeys(("learner", "optimizer", "callbacks", "chosen"), dict),
     "fits": list,
     "is_done": bool,
     "data": str,
     "random": (list, tuple),
     "scaler": (dict, NoneType),
-    "chosen": object,
 }
 
 
@@ -449,9 +448,8 @@ def _check_content(state: Any, folder: Path) -> None:
             remedy="Resume with the ftkit that wrote it.",
         )
     for name, kind in _CONTENT.items():
-        found = state.get(name, _CONTENT)
-        is_negative = kind is int and isinstance(found, int) and found < 0
-        if name not in state or not isinstance(found, kind) or is_negative:
+        is_there = name in state and isinstance(state[name], kind)
+        if not is_there or (kind is int and state[name] < 0):
             raise CheckpointError(
                 f'"{folder}" holds no usable "{name}"', remedy="Go on from an older one."
             )

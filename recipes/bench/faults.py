@@ -19,7 +19,9 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import importlib
 import json
+import os
 import random
 import resource
 import runpy
@@ -125,8 +127,10 @@ CHECKPOINTS = {"summarization": "bart", "translation": "t5", "language_modeling"
 ASKED: dict[str, Any] = {
     "qa": {"question": "Where does Ann live?", "context": "Ann Lee lives in Ludgate."},
 }
-BUNDLE_FILES = ("config.json", "task.json", "tokenizer.json", "tokenizer_config.json")
-BUNDLE_FILES += ("model.safetensors", "generation_config.json")
+BUNDLE_FILES = (
+    *("config.json", "task.json", "tokenizer.json", "tokenizer_config.json"),
+    *("model.safetensors", "generation_config.json"),
+)
 STATE_FILES = ("model.safetensors", "training.safetensors", "training.json", "checksums.json")
 KINDS = (
     *(f"data/{task}" for task in ROWS),
@@ -329,14 +333,21 @@ def _time_limit() -> Iterator[None]:
 
 def run_child(kind: str, first: int, last: int, seed: int, work: Path) -> None:
     """Run variants in this process, and print a line of JSON before and after each."""
-    import pandas  # noqa: F401 - so that what ftkit imports late is no growth
     import torch
 
+<<<<<<< HEAD
+=======
+    # All that ftkit imports late is no growth of memory.
+    for name in ("pandas", "ftkit.learner.build", "ftkit.checks.check", "ftkit.inference.bundle"):
+        importlib.import_module(name)
+>>>>>>> 982d5aa (Breaking things on purpose reads its own lines, whatever libraries print; states are held to what one holds)
     torch.set_num_threads(1)
     with Path("/proc/self/statm").open() as pages:
         taken = int(pages.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
-    out, sys.stdout = sys.stdout, sys.stderr
+    # Some libraries write to the descriptor itself.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     for number in range(first, last):
         print(json.dumps([number]), file=out, flush=True)
         print(json.dumps([number, *run_variant(kind, number, seed, work)]), file=out, flush=True)
