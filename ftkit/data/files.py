@@ -261,11 +261,7 @@ def _read_jsonl(path: Path) -> pa.Table:
 
 
 def _has_null_row(path: Path) -> bool:
-<<<<<<< HEAD
-    """Whether a line begins with null: pyarrow 26 takes the process down where that is a block."""
-=======
     """Whether a line begins with null: where one begins a block, pyarrow 26 ends the process."""
->>>>>>> 982d5aa (Breaking things on purpose reads its own lines, whatever libraries print; states are held to what one holds)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = content[:1024].removeprefix(b"\xef\xbb\xbf").lstrip()
         return start.startswith(b"null") or _NULL_ROW.search(content) is not None

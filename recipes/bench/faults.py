@@ -127,10 +127,8 @@ CHECKPOINTS = {"summarization": "bart", "translation": "t5", "language_modeling"
 ASKED: dict[str, Any] = {
     "qa": {"question": "Where does Ann live?", "context": "Ann Lee lives in Ludgate."},
 }
-BUNDLE_FILES = (
-    *("config.json", "task.json", "tokenizer.json", "tokenizer_config.json"),
-    *("model.safetensors", "generation_config.json"),
-)
+BUNDLE_FILES = ("config.json", "task.json", "tokenizer.json", "tokenizer_config.json")
+BUNDLE_FILES += ("model.safetensors", "generation_config.json")
 STATE_FILES = ("model.safetensors", "training.safetensors", "training.json", "checksums.json")
 KINDS = (
     *(f"data/{task}" for task in ROWS),
@@ -335,12 +333,9 @@ def run_child(kind: str, first: int, last: int, seed: int, work: Path) -> None:
     """Run variants in this process, and print a line of JSON before and after each."""
     import torch
 
-<<<<<<< HEAD
-=======
     # All that ftkit imports late is no growth of memory.
     for name in ("pandas", "ftkit.learner.build", "ftkit.checks.check", "ftkit.inference.bundle"):
         importlib.import_module(name)
->>>>>>> 982d5aa (Breaking things on purpose reads its own lines, whatever libraries print; states are held to what one holds)
     torch.set_num_threads(1)
     with Path("/proc/self/statm").open() as pages:
         taken = int(pages.read().split()[0]) * resource.getpagesize()
