@@ -127,8 +127,10 @@ CHECKPOINTS = {"summarization": "bart", "translation": "t5", "language_modeling"
 ASKED: dict[str, Any] = {
     "qa": {"question": "Where does Ann live?", "context": "Ann Lee lives in Ludgate."},
 }
-BUNDLE_FILES = ("config.json", "task.json", "tokenizer.json", "tokenizer_config.json")
-BUNDLE_FILES += ("model.safetensors", "generation_config.json")
+BUNDLE_FILES = (
+    *("config.json", "task.json", "tokenizer.json", "tokenizer_config.json"),
+    *("model.safetensors", "generation_config.json"),
+)
 STATE_FILES = ("model.safetensors", "training.safetensors", "training.json", "checksums.json")
 KINDS = (
     *(f"data/{task}" for task in ROWS),
