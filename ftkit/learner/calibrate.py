@@ -44,7 +44,8 @@ def calibrate(learn: TextLearner) -> Calibration:
     """Scale the output layer so that the scores are as likely right as they say.
 
     The temperature is chosen on the Learner's validation rows, once the training is done. Labels
-    stay the same; a threshold of several labels moves with the scores.
+    stay the same; a threshold of several labels moves with the scores. A model that is right on
+    all of these rows stays as it is: they cannot say how sure it should be.
 
     Raises SettingError for a task whose answers have no probability, and for a model without one
     linear layer that makes its logits.

@@ -1,24 +1,20 @@
-"""The sections on what a model answered: right and wrong, how sure, where, and the worst rows."""
+"""The sections on what a model answered: right and wrong, how sure, and where; see `mistakes`."""
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ftkit.arrays import sigmoid, softmax
-from ftkit.errors import FtkitError, FtkitWarning
-from ftkit.html import marked_text
 from ftkit.inference.predictor import Predictor
-from ftkit.marks import MISSED, WRONG, Mark, cut, marked_spans
+from ftkit.marks import cut
 from ftkit.reports import figures
 from ftkit.reports.bins import Lot, by_name, by_number
-from ftkit.reports.page import MOST_CELL, Section, details, figure, grid, table, text
+from ftkit.reports.mistakes import mistakes
+from ftkit.reports.page import Section, details, figure, grid, table, text
 from ftkit.reports.rows import Answered, Answers, Entity, entities_of, found_entities
 from ftkit.scores.calibration import answers_of, best_temperature, reliability
 from ftkit.targets.answers import read_answers
@@ -27,10 +23,7 @@ from ftkit.tasks.ner import read_words
 
 _MOST_LABELS = 25  # of a confusion matrix that can be read
 _MOST_BARS = 30
-_MISTAKES = 8
 _QUESTION_WORDS = ("what", "who", "when", "where", "why", "how", "which")
-_MOST_CONTEXT = 400  # characters of a context that a mistake shows
-_MOST_WORDS, _MOST_LETTERS = 300, 4000  # of a row that is explained
 _MOST_LISTED = 1000  # labels in a table
 
 
@@ -46,7 +39,7 @@ def answer_sections(
     if not answers.rows:
         return []
     sections = [_right_and_wrong(answers), _calibration(evaluated), _where(answers, train_counts)]
-    sections.append(_mistakes(answers, predictor, explain_seconds))
+    sections.append(mistakes(answers, predictor, explain_seconds))
     return [section for section in sections if section.parts]
 
 
@@ -230,7 +223,7 @@ def _written(answers: Answers) -> list[str]:
                 "row": each.number + 1,
                 "written by a person": each.wanted,
                 "by the model": each.found,
-                "of": cut(_input_text(each), 240),
+                "of": cut(each.text, 240),
             }
             for each in chosen
         ]
@@ -241,13 +234,6 @@ def _written(answers: Answers) -> list[str]:
 def _middle(ranked: Sequence[Answered], count: int) -> Sequence[Answered]:
     start = max(0, len(ranked) // 2 - count // 2)
     return ranked[start : start + count]
-
-
-def _input_text(each: Answered) -> str:
-    for name in ("text", "source", "context"):
-        if isinstance(each.row.get(name), str):
-            return str(each.row[name])
-    return ""
 
 
 # How sure
@@ -368,103 +354,3 @@ def _by_frequency(
 def _question_word(question: str) -> str:
     words = (word.strip("?,.!\"'").lower() for word in question.split())
     return next((word for word in words if word in _QUESTION_WORDS), "other")
-
-
-# The worst
-
-
-def _mistakes(answers: Answers, predictor: Predictor, seconds: float) -> Section:
-    section = Section("Worst mistakes")
-    is_value = getattr(answers.task, "kind", "") == "regression"
-    wrong = [each for each in answers.rows if is_value or each.score < 1]
-    if answers.task.generates or not wrong:
-        return section
-    wrong.sort(key=lambda each: -each.loss)
-    said = f"{len(wrong):,} of {len(answers.rows):,} rows of {answers.split} are not wholly right. "
-    if is_value:
-        said = "The largest errors first."
-    elif answers.task.name == "classification":
-        said += "The least expected labels first; blue words spoke for the answer, orange ones "
-        said += "with a broken line against it."
-    else:
-        said += "The worst first."
-    section.add(text(said), *_explained(wrong[:_MISTAKES], answers, predictor, seconds))
-    return section
-
-
-def _explained(
-    rows: Iterable[Answered], answers: Answers, predictor: Predictor, seconds: float
-) -> list[str]:
-    """Each with the model's attributions, as long as the seconds last."""
-    until = time.perf_counter() + seconds
-    parts = []
-    for each in rows:
-        is_short = each.words <= _MOST_WORDS and len(_input_text(each)) <= _MOST_LETTERS
-        why = ""
-        if is_short and time.perf_counter() < until:
-            why = _attributions(predictor, _inputs(answers, each))
-        if answers.task.name == "classification":
-            body = why or _plain(answers, each)
-        else:
-            # Of entities, the first that was found.
-            body = _plain(answers, each) + (details("What spoke for it", why) if why else "")
-        wanted, found = (escape(cut(said, MOST_CELL)) for said in (each.wanted, each.found))
-        parts.append(
-            f'<div class="mistake"><div class="head">row {each.number + 1:,}: labelled '
-            f"<b>{wanted}</b>, answered <b>{found}</b>"
-            f"{_certainty(each)}</div>{body}</div>"
-        )
-    return parts
-
-
-def _attributions(predictor: Predictor, row: Mapping[str, Any]) -> str:
-    """The row's texts in colours; nothing where they are too long, or no memory is left."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FtkitWarning)
-            return predictor.explain(dict(row)).to_html()
-    except (FtkitError, RuntimeError):
-        return ""
-
-
-def _inputs(answers: Answers, each: Answered) -> dict[str, Any]:
-    names = [column.name for column in answers.task.columns() if column.is_input]
-    return {name: each.row[name] for name in names if name in each.row}
-
-
-def _certainty(each: Answered) -> str:
-    score = getattr(each.prediction, "score", None)
-    return "" if score is None else f" ({score:.0%} sure)"
-
-
-def _plain(answers: Answers, each: Answered) -> str:
-    if answers.task.name == "ner":
-        content, _ = read_words(each.row)
-        wanted, found = entities_of(each.row, each.number), found_entities(each.prediction)
-        lines = {
-            "labelled": marked_spans(wanted, found, MISSED),
-            "answered": marked_spans(found, wanted, WRONG),
-        }
-        return "".join(
-            f"<div><b>{name}:</b> {marked_text(content, marks, _MOST_LETTERS)}</div>"
-            for name, marks in lines.items()
-        )
-    if answers.task.name == "qa":
-        question = f"<div><b>question:</b> {escape(cut(each.row['question'], MOST_CELL))}</div>"
-        context = marked_text(each.row["context"], _answer_marks(each), _MOST_CONTEXT)
-        return f"{question}<div><b>context:</b> {context}</div>"
-    return f"<div>{escape(cut(' / '.join(map(str, _inputs(answers, each).values())), 600))}</div>"
-
-
-def _answer_marks(each: Answered) -> list[Mark]:
-    """The answer in its context, and the gold ones that do not overlap it."""
-    gold, marks = read_answers(each.row), []
-    if each.prediction.answer:
-        marks.append(Mark(each.prediction.start, each.prediction.end, "answered", WRONG))
-    for start, answer in zip(gold.starts, gold.texts, strict=True):
-        if start is None:
-            continue
-        mark = Mark(start, start + len(answer), "gold")
-        if all(mark.start >= other.end or other.start >= mark.end for other in marks):
-            marks.append(mark)
-    return marks

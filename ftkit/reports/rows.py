@@ -48,6 +48,12 @@ class Answered:
     words: int
     """Of the texts that the model reads, as spaces part them."""
 
+    @property
+    def text(self) -> str:
+        """The text that it is about; "" where the row has words instead."""
+        found = (self.row.get(name) for name in ("text", "source", "context"))
+        return next((text for text in found if isinstance(text, str)), "")
+
 
 @dataclass
 class Answers:
