@@ -120,5 +120,7 @@ def test_a_users_mistake_in_the_settings_is_raised(tmp_path):
         ftkit.check(ROWS, columns={"txt": "text"})
     with pytest.raises(SettingError, match="batch_size is 0"):
         ftkit.check(ROWS, batch_size=0)
+    with pytest.raises(SettingError, match="seed is -1"):
+        ftkit.check(ROWS, seed=-1)
     with pytest.raises(CheckpointError, match="there is no folder"):
         ftkit.check(ROWS, "classification", tmp_path / "none")
