@@ -320,7 +320,7 @@ class Predictor:
                 if watch is not None:
                     watch(order[-1], outputs, targets, met)
             truncated += features.count_cut()
-        drawn = resampled_scores(metrics, resamples, np.concatenate(order))
+        drawn = resampled_scores(metrics, resamples, np.concatenate(order) if order else None)
         return Evaluation(
             metrics.compute(),
             metrics.per_label(),
