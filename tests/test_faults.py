@@ -6,6 +6,7 @@ that once ended in another library's error.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -147,7 +148,22 @@ def test_broken_state_is_passed_over(name: str, work: Path, tmp_path: Path) -> N
     assert found[1]["step"] < int(max(folder.iterdir()).name.rpartition("-")[2])
 
 
+def test_state_nested_too_deep(work: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(work / "states", tmp_path / "states")
+    newest = max(folder.iterdir())
+    (newest / "training.json").write_text("[" * 900 + "]" * 900, "utf-8")
+    sums = json.loads((newest / "checksums.json").read_text("utf-8"))
+    content = (newest / "training.json").read_bytes()
+    sums["training.json"] = hashlib.sha256(content).hexdigest()
+    (newest / "checksums.json").write_text(json.dumps(sums), "utf-8")
+    with pytest.warns(FtkitWarning, match="passed over: .* is no whole training state"):
+        assert newest_state(folder) is not None
+
+
 UNFITTING_STATES = {
+    "a generator of another kind": lambda state: state.update(
+        random=[[state["random"][0][0], {"bit_generator": "x"}]], is_done=False, epoch=0, batch=1
+    ),
     "no fits": lambda state: state.update(fits=[]),
     "an optimizer's that is empty": lambda state: state.update(optimizer={}),
     "random numbers of nothing": lambda state: state.update(random=[]),

@@ -261,7 +261,12 @@ class TextLoader(TfmdDL):
     def start_at(
         self, epoch: int, batch: int = 0, random_state: Mapping[str, Any] | None = None
     ) -> None:
-        """Begin the next pass at a batch of an epoch, drawing on from `random_state`."""
+        """Begin the next pass at a batch of an epoch, drawing on from `random_state`.
+
+        Raises ValueError or TypeError where that is the state of no generator of ours.
+        """
+        if random_state is not None:
+            np.random.default_rng().bit_generator.state = random_state
         self.epoch, self._start = epoch, (batch, random_state)
 
     @property

@@ -79,7 +79,7 @@ def read_state(folder: Path) -> tuple[dict[str, Tensor], Any]:
         return load_file(folder / _MODEL), _unpack(packed, load_file(folder / _TENSORS))
     except FileNotFoundError as error:
         why = f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         why = str(error)
     raise CheckpointError(
         f'"{folder}" is no whole training state ({why})', remedy="Go on from an older one."
