@@ -20,7 +20,7 @@ _MOST_CELL = 320  # characters of a cell that a notebook shows
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
     """Show rows as an HTML table in a notebook, as text that fits the window elsewhere."""
     printed = _as_text(rows)
-    if not _is_notebook():
+    if not is_notebook():
         print(printed)
         return
     from IPython.display import display
@@ -50,7 +50,7 @@ def _shortened(text: str, most: int) -> str:
     return cut(" ".join(text.split()), most)
 
 
-def _is_notebook() -> bool:
+def is_notebook() -> bool:
     """Whether what is displayed goes to a notebook, or to another client of a kernel."""
     ipython = sys.modules.get("IPython")
     return hasattr(ipython and ipython.get_ipython(), "kernel")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ftkit._fastai import Callback, CancelBatchException, MixedPrecision, noop, set_seed
+from ftkit.data.tables import is_notebook
 from ftkit.errors import TrainingError
 from ftkit.learner.distributed import count
 
@@ -150,7 +151,7 @@ class ProgressLines(Callback):
 
 def shows_bars() -> bool:
     """Whether a progress bar can be drawn: in a terminal or a notebook."""
-    return sys.stdout.isatty() or "ipykernel" in sys.modules
+    return sys.stdout.isatty() or is_notebook()
 
 
 class History(Callback):

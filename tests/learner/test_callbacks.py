@@ -3,6 +3,8 @@
 import csv
 import io
 import math
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -244,6 +246,8 @@ def test_a_bar_in_a_terminal(make_learner, monkeypatch):
 
 def test_shows_bars_asks_the_output(monkeypatch):
     monkeypatch.setattr("sys.stdout", io.StringIO())
+    # A process may have imported it, and be no kernel.
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     assert not callbacks.shows_bars()
 
 

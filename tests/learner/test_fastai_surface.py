@@ -11,6 +11,7 @@ from fastai.interpret import ClassificationInterpretation, Interpretation
 from fastai.learner import load_learner
 
 import ftkit
+from ftkit.learner.save import predictor
 
 LABELS = ("billing", "delivery", "technical")
 
@@ -190,7 +191,7 @@ def test_interpretation_of_windows(make_learner, tiny_data, capsys):
     learn = make_learner(tiny_data, task=task)
     assert learn.dls.valid.dataset.features.windows.max() > 1
     learn.fit_one_cycle(2, 1e-2)
-    model = ftkit.learner.save.predictor(learn)
+    model = predictor(learn)
     shown = ClassificationInterpretation.from_learner(learn)
     capsys.readouterr()
     shown.plot_top_losses(20)
