@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from run_files import RUN_FILES
 
 import ftkit
 from ftkit.cli import main, parse_columns
@@ -98,17 +99,7 @@ def answers_of(text):
 
 def test_train_leaves_a_run(trained):
     names = sorted(path.name for path in trained.iterdir())
-    assert names == [
-        *(
-            "check.json",
-            "history.csv",
-            "metrics.json",
-            "model",
-            "report.html",
-            "resamples.safetensors",
-            "run.toml",
-        )
-    ]
+    assert names == RUN_FILES
 
 
 def test_train_prints_the_scores(arguments, tmp_path, capsys):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ftkit.model.device import precision_name
-from ftkit.scores.texts import ROUGE, SummaryMetrics, TranslationMetrics
+from ftkit.scores.texts import ROUGE, SummaryMetrics, TranslationMetrics, chrf_score
 from ftkit.task import Metrics
 
 _PACKAGES = ("ftkit", "torch", "transformers", "fastai", "datasets", "tokenizers", "numpy")
@@ -90,9 +90,6 @@ def scores_of_texts(metrics: Metrics) -> tuple[str, list[float]] | None:
         place = ROUGE.index("rougeL")
         return "valid/rougeL_of_rows", [row[place] for row in metrics.rouge]
     if isinstance(metrics, TranslationMetrics) and metrics.texts:
-        # ROUGE reads the letters a to z only.
-        from sacrebleu.metrics.chrf import CHRF
-
-        pairs, score = zip(metrics.texts, metrics.references, strict=True), CHRF().sentence_score
-        return "valid/chrf_of_rows", [score(text, wanted).score / 100 for text, wanted in pairs]
+        pairs = zip(metrics.texts, metrics.references, strict=True)
+        return "valid/chrf_of_rows", [chrf_score(text, wanted) for text, wanted in pairs]
     return None

@@ -295,12 +295,14 @@ def _where(answers: Answers, train_counts: Mapping[str, int]) -> Section:
     if task.name == "qa":
         questions = by_name([_question_word(each.row["question"]) for each in rows], scores)
         parts.append(_lots(questions, name, "question word"))
-        answered = [each for each in rows if read_answers(each.row).texts]
-        lengths = [len(read_answers(each.row).texts[0].split()) for each in answered]
-        by_length = by_number(lengths, [each.score for each in answered])
+        golds = [read_answers(each.row).texts for each in rows]
+        answered = [
+            (len(gold[0].split()), score) for gold, score in zip(golds, scores, strict=True) if gold
+        ]
+        by_length = by_number([words for words, _ in answered], [score for _, score in answered])
         parts.append(_lots(by_length, name, "words in the gold answer", is_joined=True))
         if len(answered) < len(rows):
-            names = ["answer" if read_answers(each.row).texts else "no answer" for each in rows]
+            names = ["answer" if gold else "no answer" for gold in golds]
             parts.append(_lots(by_name(names, scores), name, "the gold answer"))
     parts.append(_by_frequency(answers.evaluation.per_label, train_counts))
     section.add(grid(*parts))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ftkit.inference.predictor import Evaluation, Predictor
 from ftkit.scores.answers import score_answer
-from ftkit.scores.texts import references_of, rouge_scores
+from ftkit.scores.texts import chrf_score, references_of, rouge_scores
 from ftkit.targets.answers import has_answers, read_answers
 from ftkit.task import Rows, Task
 from ftkit.tasks.classification import Classification, LabelPrediction
@@ -154,35 +154,30 @@ def judge(
     found = _judged(task, number, row, prediction)
     if found is None:
         return None
-    score, wanted, said = found
-    if loss is None:
-        loss = _loss(task, row, prediction, score)
-    return Answered(number, row, prediction, score, loss, wanted, said, words)
-
-
-def _loss(task: Task, row: Mapping[str, Any], prediction: Any, score: float) -> float:
-    """The error of a number; entities that are wrong; and a wrong answer is the worse, the surer
-    it is.
-    """
-    if isinstance(prediction, EntitiesPrediction):
-        return float(len(set(entities_of(row)) ^ set(found_entities(prediction))))
-    if isinstance(prediction, AnswerPrediction):
-        return (1 - score) * prediction.score
-    return score if task.name == "classification" else 1 - score
+    score, lacks, wanted, said = found
+    return Answered(
+        number, row, prediction, score, lacks if loss is None else loss, wanted, said, words
+    )
 
 
 def _judged(
     task: Task, number: int, row: Mapping[str, Any], prediction: Any
-) -> tuple[float, str, str] | None:
-    """The score, and what is right and what was said as texts."""
+) -> tuple[float, float, str, str] | None:
+    """The score and the loss, and what is right and what was said as texts.
+
+    The loss is the error of a number, or the entities that are wrong; a wrong answer is the worse,
+    the surer it is.
+    """
     if isinstance(prediction, LabelPrediction):
         wanted = str(row["label"])
-        return float(prediction.label == wanted), wanted, prediction.label
+        score = float(prediction.label == wanted)
+        return score, 1 - score, wanted, prediction.label
     if isinstance(prediction, EntitiesPrediction):
         right, said = entities_of(row, number), found_entities(prediction)
         shared = len(set(right) & set(said))
         score = 2 * shared / (len(right) + len(said)) if right or said else 1.0
-        return score, _named(row, right), _named(row, said)
+        wrong = len(set(right) ^ set(said))
+        return score, float(wrong), _named(row, right), _named(row, said)
     if isinstance(prediction, AnswerPrediction):
         if not has_answers(row):
             return None
@@ -190,30 +185,24 @@ def _judged(
         _, f1 = score_answer(prediction.answer, golds)
         return (
             f1,
+            (1 - f1) * prediction.score,
             " / ".join(dict.fromkeys(golds)) or "(no answer)",
             prediction.answer or ("(no answer)"),
         )
     if isinstance(task, Classification):
         if task.kind == "regression":
             wanted_value, value = float(row["label"]), prediction.value
-            return abs(wanted_value - value), f"{wanted_value:.4g}", f"{value:.4g}"
+            error = abs(wanted_value - value)
+            return error, error, f"{wanted_value:.4g}", f"{value:.4g}"
         names, chosen = [str(each) for each in row["label"]], list(prediction.labels)
         shared = len(set(names) & set(chosen))
         f1 = 2 * shared / (len(names) + len(chosen)) if names or chosen else 1.0
-        return f1, ", ".join(names) or "(none)", ", ".join(chosen) or "(none)"
+        return f1, 1 - f1, ", ".join(names) or "(none)", ", ".join(chosen) or "(none)"
     (text,) = prediction.to_dict().values()
-    column = "summary" if task.name == "summarization" else "target"
-    (references,) = references_of([row], column)
-    return _written_score(task, text, references), references[0], text
-
-
-def _written_score(task: Task, text: str, references: list[str]) -> float:
-    if task.name == "summarization":
-        return rouge_scores(text, references)[2]
-    # ROUGE reads the letters a to z only.
-    from sacrebleu.metrics.chrf import CHRF
-
-    return float(CHRF().sentence_score(text, references).score) / 100
+    is_summary = task.name == "summarization"
+    (references,) = references_of([row], "summary" if is_summary else "target")
+    score = rouge_scores(text, references)[2] if is_summary else chrf_score(text, references)
+    return score, 1 - score, references[0], text
 
 
 def entities_of(row: Mapping[str, Any], number: int = 0) -> list[Entity]:

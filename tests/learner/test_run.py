@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from run_files import RUN_FILES
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
@@ -81,17 +82,7 @@ def run_it(settings, tmp_path, monkeypatch):
 
 def test_files(first):
     folder, _ = first
-    assert sorted(path.name for path in folder.iterdir()) == [
-        *(
-            "check.json",
-            "history.csv",
-            "metrics.json",
-            "model",
-            "report.html",
-            "resamples.safetensors",
-            "run.toml",
-        )
-    ]
+    assert sorted(path.name for path in folder.iterdir()) == RUN_FILES
 
 
 def test_metrics(first, tiny_data):
@@ -474,17 +465,7 @@ def test_an_unfinished_run_is_started_anew(run_it, settings, tmp_path):
     (folder / "history.csv").write_text("half")
     with pytest.warns(FtkitWarning, match="unfinished run"):
         run_it()
-    assert sorted(path.name for path in folder.iterdir()) == [
-        *(
-            "check.json",
-            "history.csv",
-            "metrics.json",
-            "model",
-            "report.html",
-            "resamples.safetensors",
-            "run.toml",
-        )
-    ]
+    assert sorted(path.name for path in folder.iterdir()) == RUN_FILES
 
 
 def test_an_empty_folder_will_do(run_it, tmp_path):
@@ -567,17 +548,7 @@ def test_killed_while_a_file_is_written(run_it, tmp_path, monkeypatch):
     again = RunSettings.resumed(output=str(tmp_path / "run"))
     metrics = run(again, resume=True)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        *(
-            "check.json",
-            "history.csv",
-            "metrics.json",
-            "model",
-            "report.html",
-            "resamples.safetensors",
-            "run.toml",
-        )
-    ]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == RUN_FILES
 
 
 @pytest.mark.parametrize(
