@@ -77,7 +77,7 @@ class Distill(Callback):
         self._taught = TextModel(self.teacher.hf_model, student.task).to(device).eval()
         self.after_fit()  # What a fit that ended in an error left.
         if self.hidden:
-            self._states = _LastHidden(student.hf_model), _LastHidden(self._taught.hf_model)
+            self._states = _LastHidden(student), _LastHidden(self._taught)
 
     def before_train(self) -> None:
         """Let the teacher compute as the student does, whose precision is known by now."""
@@ -152,11 +152,14 @@ class _LastHidden:
     transformers 5 cannot be pickled by `learn.export` any more.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: TextModel) -> None:
         self._found: Tensor | None = None
-        body = model.base_model
+        self._model, self._first_token_from = model, model.first_token_from
+        model.first_token_from = None
+        hf_model: Any = model.hf_model
+        body = hf_model.base_model
         # An EncoderDecoderModel has no body of its own.
-        body = model.get_decoder().base_model if body is model else body
+        body = hf_model.get_decoder().base_model if body is hf_model else body
         self._hook = body.register_forward_hook(self._take)
 
     def taken(self) -> Tensor:
@@ -167,6 +170,7 @@ class _LastHidden:
 
     def remove(self) -> None:
         self._hook.remove()
+        self._model.first_token_from = self._first_token_from
 
     def _take(self, model: nn.Module, args: Any, found: Any) -> None:
         self._found = found["last_hidden_state"]

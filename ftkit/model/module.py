@@ -1,6 +1,6 @@
 """The nn.Module that a Learner trains: a batch dict in, outputs of its rows out.
 
-Imports torch, `errors`, `targets` and `task` only.
+Imports torch, `errors`, `targets`, `task` and `first_token` only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ftkit.errors import SettingError
+from ftkit.model.first_token import first_token_only, past_attention
 from ftkit.targets.texts import target_limit
 from ftkit.task import Inputs, Task
 
@@ -32,6 +33,8 @@ class TextModel(nn.Module):
         super().__init__()
         self.hf_model, self.task = hf_model, task
         self.autocast_dtype: torch.dtype | None = None
+        # None computes the hidden states of every token, for who wants to see them.
+        self.first_token_from = past_attention(hf_model)
         self.arguments = frozenset(inspect.signature(hf_model.forward).parameters) - {"labels"}
 
     def forward(self, batch: Inputs) -> Tensor:
@@ -100,7 +103,8 @@ class TextModel(nn.Module):
         """Logits (windows, ...) in float32 of what the model takes; of a reading head (windows,
         tokens, 2), start and end.
         """
-        with self._autocast(inputs["input_ids"].device):
+        shorter = first_token_only(self.hf_model, self.first_token_from)
+        with self._autocast(inputs["input_ids"].device), shorter:
             # The logits are taken out here: autocast cannot convert every ModelOutput.
             found: Any = self.hf_model(**inputs)
             logits: Tensor = (
