@@ -18,7 +18,6 @@ from fastai.learner import load_learner
 
 import ftkit
 from ftkit.errors import SettingError
-from ftkit.inference.predictor import Predictor
 
 LETTERS = list("abcdefghijklmnop")
 
@@ -207,12 +206,13 @@ def test_batches_weights_and_scores_are_those_of_the_direct_path(case, make_chec
         assert torch.equal(learn.model.state_dict()[name], weight), name
     scores = [list(each.recorder.values[-1]) for each in (learn, direct)]
     assert scores[0] == pytest.approx(scores[1], nan_ok=True)
-    again = ftkit.load_model(ftkit.save(learn, tmp_path / "model"))
-    if case.target is not None:
-        assert isinstance(again, Predictor)
-        rows = case.direct()["validation"].to_dict("records")
-        answers = [each.predict(rows) for each in (again, ftkit.learner.save.predictor(direct))]
-        assert answers[0] == answers[1]
+    if case.target is None:
+        return
+    rows = case.direct()["validation"].to_dict("records")
+    # Both from a file: weights elsewhere in memory may change the last bit of a product.
+    folders = [ftkit.save(each, tmp_path / str(i)) for i, each in enumerate((learn, direct))]
+    answers = [ftkit.load_model(folder).predict(rows) for folder in folders]
+    assert answers[0] == answers[1]
 
 
 @cases

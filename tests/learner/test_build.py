@@ -286,7 +286,7 @@ def test_class_weights_and_smoothing_reach_the_loss(make_learner):
 
 def test_multi_label(make_learner, multi_data):
     learn = make_learner(multi_data)
-    learn.fit_one_cycle(8, 1e-2)
+    learn.fit_one_cycle(10, 1e-2)
     rows = learn.history.rows
     assert rows[-1]["valid_loss"] < rows[0]["valid_loss"]
     assert rows[-1]["micro_f1"] > 0.75
@@ -406,6 +406,7 @@ def test_gradient_checkpointing_changes_no_gradient(architecture, make_learner, 
         found = []
         for is_on in (False, True):
             learn = make_learner(checkpoint=folder, gradient_checkpointing=is_on)
+            learn.model.first_token_from = None  # or dropout is drawn for less
             if is_frozen:
                 learn.freeze()
             found.append(gradients(learn))
@@ -433,6 +434,7 @@ def test_gradient_checkpointing_where_it_cannot_be(make_learner, make_checkpoint
 
 def test_a_compiled_model_is_saved_as_any_other(make_learner, tiny_data, tmp_path):
     plain, compiled = make_learner(), make_learner(compile="eager")
+    plain.model.first_token_from = None  # or dropout is drawn for less
     torch.compiler.reset()
     for learn in (plain, compiled):
         learn.fit_one_cycle(1, 1e-3)
