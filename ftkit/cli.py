@@ -293,7 +293,8 @@ def _train(options: argparse.Namespace) -> None:
             remedy="Give them, or --config RUN.TOML.",
         )
     from ftkit.learner.distributed import is_first
-    from ftkit.learner.run import RunSettings, run
+    from ftkit.learner.run import run
+    from ftkit.learner.settings import RunSettings
 
     if options.config:
         given = vars(RunSettings.read(options.config, **given))

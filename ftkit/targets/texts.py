@@ -17,16 +17,18 @@ import numpy as np
 from ftkit.arrays import ArrayLike, as_array
 from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, describe_rows, quoted
 from ftkit.features import IGNORED
-from ftkit.task import Batch, Rows
+from ftkit.targets.loss import count_targets, token_loss
+from ftkit.task import Batch, Reduction, Rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
-class WritingOptions:
-    """Options of every task that writes. Raises SettingError for a value that cannot work."""
+class WritingTask:
+    """What every task that writes has. Raises SettingError for an option that cannot work."""
 
     prefix: str | None = None
     """Put before every text, such as T5's "summarize: "; None is what the checkpoint names."""
@@ -54,6 +56,38 @@ class WritingOptions:
             raise SettingError(
                 f"label_smoothing is {self.label_smoothing}", remedy="Give 0 or more, below 1."
             )
+
+    # Collate
+
+    def collate(
+        self, columns: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
+    ) -> Batch:
+        """Inputs (rows, tokens), and label ids (rows, label tokens) padded with -100."""
+        return collate_texts(columns)
+
+    def merge(self, logits: Any, inputs: Any) -> Any:
+        """Logits (rows, label tokens, vocabulary) as they are: a row is one window."""
+        return logits
+
+    # Loss
+
+    def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Cross-entropy of every label id from those before it, the mean over them."""
+        return token_loss(outputs, targets, reduction, label_smoothing=self.label_smoothing)
+
+    def n_counted(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How many tokens have a target: ()."""
+        return count_targets(targets)
+
+    # Decode
+
+    def scores(self, outputs: ArrayLike) -> np.ndarray:
+        """The generated ids (rows, tokens) as they are."""
+        return as_array(outputs)
+
+    def decide(self, scores: ArrayLike) -> np.ndarray:
+        """The generated ids (rows, tokens) as they are."""
+        return as_array(scores)
 
 
 # Whole columns

@@ -11,14 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ftkit.arrays import ArrayLike, as_array
+from ftkit.arrays import ArrayLike
 from ftkit.errors import SettingError, quoted
 from ftkit.scores.texts import TRANSLATION_SCORES, TranslationMetrics, describe_translation_scores
-from ftkit.targets.loss import count_targets, token_loss
 from ftkit.targets.texts import (
-    WritingOptions,
+    WritingTask,
     check_targets,
-    collate_texts,
     decode_ids,
     describe_cut,
     encode_targets,
@@ -29,12 +27,11 @@ from ftkit.targets.texts import (
     show_texts,
     target_limit,
 )
-from ftkit.task import Batch, Column, Head, Reduction, Rows
+from ftkit.task import Column, Head, Rows
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import DatasetDict
-    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
@@ -50,7 +47,7 @@ class TranslationPrediction:
 
 
 @dataclass(frozen=True)
-class Translation(WritingOptions):
+class Translation(WritingTask):
     """Options of translation, beside those of all writing. Raises SettingError for a value that
     cannot work.
     """
@@ -163,28 +160,6 @@ class Translation(WritingOptions):
             f"Its scores are {describe_translation_scores()}.",
         )
 
-    # Collate
-
-    def collate(
-        self, columns: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
-    ) -> Batch:
-        """Inputs (rows, tokens), and label ids (rows, label tokens) padded with -100."""
-        return collate_texts(columns)
-
-    def merge(self, logits: Any, inputs: Any) -> Any:
-        """Logits (rows, label tokens, vocabulary) as they are: a row is one window."""
-        return logits
-
-    # Loss
-
-    def loss(self, outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Cross-entropy of every label id from those before it, the mean over them."""
-        return token_loss(outputs, targets, reduction, label_smoothing=self.label_smoothing)
-
-    def n_counted(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """How many tokens have a target: ()."""
-        return count_targets(targets)
-
     # Metrics
 
     @property
@@ -199,14 +174,6 @@ class Translation(WritingOptions):
         return TranslationMetrics(partial(decode_ids, tokenizer=tokenizer))
 
     # Decode
-
-    def scores(self, outputs: ArrayLike) -> np.ndarray:
-        """The generated ids (rows, tokens) as they are."""
-        return as_array(outputs)
-
-    def decide(self, scores: ArrayLike) -> np.ndarray:
-        """The generated ids (rows, tokens) as they are."""
-        return as_array(scores)
 
     def decode(
         self,

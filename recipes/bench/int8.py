@@ -14,7 +14,8 @@ from common import WORK, machine, package_versions
 
 import ftkit
 from ftkit.inference.onnx import export_onnx
-from ftkit.learner.run import RunSettings, validation_rows
+from ftkit.learner.run import validation_rows
+from ftkit.learner.settings import RunSettings
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ from ftkit.errors import CheckpointError, DataError, FtkitWarning, SettingError
 from ftkit.learner import run as rooms
 from ftkit.learner.callbacks import Accumulate
 from ftkit.learner.resume import TrainingStopped
-from ftkit.learner.run import RunSettings, run
+from ftkit.learner.run import run
+from ftkit.learner.settings import RunSettings
 from ftkit.reports.compare import compare
 
 
