@@ -14,7 +14,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
 _COMPATIBLE = re.compile(
-    r"MIT|MIT-CMU|Apache|BSD|0BSD|3-Clause BSD|ISC|MPL|Mozilla Public|PSF|Python Software Foundation|"
+    r"MIT|Apache|BSD|0BSD|3-Clause BSD|ISC|MPL|Mozilla Public|PSF|Python Software Foundation|"
     r"CNRI-Python|Zlib|BSL|CC0|NVIDIA|LicenseRef-NVIDIA|DFSG approved"
 )
 # What their metadata leaves out, and the packages' own files say.
@@ -64,8 +64,9 @@ def _stated(name: str) -> str:
         for each in about.get_all("Classifier") or []
         if each.startswith("License ::") and not each.endswith("OSI Approved")
     ]
-    text = (about.get("License") or "").strip().splitlines()
-    return about.get("License-Expression") or "; ".join(kinds) or (text[0] if text else "none")
+    (expression,) = about.get_all("License-Expression") or [""]
+    text = "".join(about.get_all("License") or []).strip().splitlines()
+    return expression or "; ".join(kinds) or (text[0] if text else "none")
 
 
 if __name__ == "__main__":
