@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from code_blocks import Block, read_blocks, run_in_shell, run_python
+from code_blocks import Block, read_blocks, run_command, run_python
 from run_files import RUN_FILES
 
 ROOT = Path(__file__).parents[1]
@@ -38,11 +38,12 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-def test_shell_blocks_run(tmp_path: Path) -> None:
-    lines = [line for block in blocks("bash") for line in block.lines]
+def test_shell_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [(line, block.place) for block in blocks("bash") for line in block.lines]
     assert len(lines) == 8
-    for line in lines:
-        run_in_shell(line, tmp_path)
+    for line, place in lines:
+        run_command(line, place)
     runs = tmp_path / "runs"
     assert (runs / "first" / "onnx" / "model.onnx").exists()
     assert sorted(file.name for file in (runs / "second").iterdir()) == RUN_FILES
