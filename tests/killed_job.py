@@ -38,7 +38,7 @@ def run(model, source, output):
 
 def kill_somewhere(command, state, rng):
     """Kill a child within the next rows that it writes."""
-    until = rows_of(state) + rng.randint(1, 200)
+    until = rows_of(state) + rng.randint(1, 80)
     child = run(*command)
     while rows_of(state) < until:
         ended, status = os.waitpid(child, os.WNOHANG)

@@ -551,20 +551,18 @@ def test_a_full_disk_keeps_what_it_took(predict, tmp_path, suffix):
         assert pq.read_table("a.parquet").equals(pq.read_table("whole.parquet"))
 
 
-@pytest.mark.parametrize(
-    ("kills", "seed"), [(2, 0), *(pytest.param(5, s, marks=pytest.mark.slow) for s in (1, 2))]
-)
+@pytest.mark.parametrize(("kills", "seed"), [(2, 0), pytest.param(10, 1, marks=pytest.mark.slow)])
 def test_a_killed_job_ends_as_one_never_killed(predict, bundle, tmp_path, kills, seed):
     command = [sys.executable, _SCRIPT, kills, seed, bundle]
     files = {"a.jsonl": tmp_path / "rows.csv", "a.parquet": tmp_path / "rows.parquet"}
     for output, file in files.items():
-        command += [write_rows(file, 300 * kills), output]
+        command += [write_rows(file, 150 * kills), output]
     # One thread, as the whole job here has: a sum in another order is another number.
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     kept = [int(line) for line in done.stdout.splitlines() if line.isdigit()]
     assert len(kept) == 2 * kills
-    assert 0 < kept[0] < kept[kills - 1] < 300 * kills
+    assert 0 < kept[0] < kept[kills - 1] < 150 * kills
     for output, file in files.items():
         killed = Path(output).read_bytes()
         assert predict(file, "--output", output, "--batch-size", 1)[0] == 0
@@ -577,28 +575,31 @@ def test_a_killed_job_ends_as_one_never_killed(predict, bundle, tmp_path, kills,
 # Memory
 
 
-_PEAK = """
+_PEAKS = """
 import sys
 from pathlib import Path
 from ftkit.cli import main
-assert main(sys.argv[1:]) == 0
-(peak,) = (l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM"))
-print(peak.split()[1])
+model, *files = sys.argv[1:]
+for file in files:
+    assert main(["predict", model, file, "--output", file + ".jsonl"]) == 0
+    (peak,) = (
+        line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
+    )
+    print(peak.split()[1])
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
 def test_memory_is_flat(bundle, tmp_path):
-    peaks = []
-    for count in (4_000, 40_000):
-        file = tmp_path / f"{count}.parquet"
+    files = []
+    for count in (2_000, 20_000):
+        files.append(tmp_path / f"{count}.parquet")
         # A column that the model does not read costs memory and no time.
-        columns = {"note": ["x" * 2_000] * count, "text": ["late"] * count}
-        pq.write_table(pa.table(columns), file)
-        given = [file, "--output", tmp_path / "a.jsonl"]
-        command = [sys.executable, "-c", _PEAK, "predict", bundle, *given]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
-        peaks.append(int(done.stdout.split()[-1]))
+        columns = {"note": ["x" * 4_000] * count, "text": ["late"] * count}
+        pq.write_table(pa.table(columns), files[-1])
+    command = [sys.executable, "-c", _PEAKS, bundle, *files]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    few, many = (int(line) for line in done.stdout.splitlines() if line.isdigit())
     # Held whole, the notes alone would take 72 MB more, and as much again for what is written.
-    assert peaks[1] - peaks[0] < 36_000
+    assert many - few < 36_000
