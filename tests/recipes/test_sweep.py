@@ -44,7 +44,7 @@ def test_an_agent_can_run_the_sweep(minilm: str, tmp_path: Path) -> None:
         "WANDB_DATA_DIR": str(tmp_path),
     }
     done = subprocess.run(
-        [*command, "--limit=64"],
+        [*command, "--limit=24"],
         cwd=tmp_path,
         env={**os.environ, **environment},
         capture_output=True,
