@@ -181,7 +181,7 @@ def test_the_command_line_gives_what_was_asked(recipe, monkeypatch):
 
 
 _PEAKS = """
-import resource, runpy, sys
+import runpy, sys
 from dataclasses import asdict
 from pathlib import Path
 import pyarrow as pa
@@ -191,11 +191,15 @@ for file in sys.argv[3:]:
     job = recipe["PredictJob"](sys.argv[2], file)
     shards = recipe["plan_shards"](job, Path(file).with_suffix(""), 1_000_000)
     (done,) = recipe["Answerer"](job, 1)(pa.Table.from_pylist(list(map(asdict, shards))))["rows"]
-    print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    (peak,) = (
+        line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
+    )
+    print(done, peak.split()[1])
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
 def test_a_large_shard_is_answered_in_flat_memory(bundle, tmp_path):
     """One row group of 40,000 rows asks no more of an actor than one of 4,000."""
     counts, files = (4_000, 40_000), []
@@ -211,4 +215,4 @@ def test_a_large_shard_is_answered_in_flat_memory(bundle, tmp_path):
     )
     assert (few, many) == counts
     # Held whole, the notes alone would take 144 MB more.
-    assert peak_of_many < 1.1 * peak_of_few
+    assert peak_of_many - peak_of_few < 100_000
