@@ -7,6 +7,7 @@ yardstick cannot lean on what it measures.
 import os
 import platform
 import random
+import sys
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 
 DATA = Path(os.environ.get("FTKIT_DATA", "../shared/data"))
 WORK = Path("/tmp/ftkit-bench")  # outside the repository
-PACKAGES = ("ftkit", "torch", "transformers", "fastai", "datasets", "tokenizers", "numpy")
+PACKAGES = ("ftkit", "torch", "transformers", "accelerate", "fastai", "ohmeow-blurr", "datasets")
+PACKAGES += ("tokenizers", "numpy")
 DATA_SEED = 42  # which rows are drawn; never the seed of a training run
 MAX_LENGTH = 512  # the positions that MiniLM has; its tokenizer.json says 128, for embeddings
 EVAL_BATCH = 128
@@ -123,8 +125,8 @@ def by_length(rows: Any) -> Any:
     return rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
 
 
-def training_arguments(output: Path, epochs: int, lr: float, seed: int) -> Any:
-    """The Trainer's defaults, so fp32 and a linear schedule; batch 32."""
+def training_arguments(output: Path, epochs: int, lr: float, seed: int, **options: Any) -> Any:
+    """The Trainer's defaults, so fp32 and a linear schedule, but for `options`; batch 32."""
     from transformers import TrainingArguments
 
     return TrainingArguments(
@@ -138,11 +140,14 @@ def training_arguments(output: Path, epochs: int, lr: float, seed: int) -> Any:
         report_to="none",
         logging_steps=50,
         disable_tqdm=True,
+        **options,
     )
 
 
-def build_trainer(data: TokenizedData, output: Path, epochs: int, lr: float, seed: int) -> Any:
-    """Hugging Face's Trainer as it comes, for classification."""
+def build_trainer(
+    data: TokenizedData, output: Path, epochs: int, lr: float, seed: int, **options: Any
+) -> Any:
+    """Hugging Face's Trainer for classification, as it comes but for `options`."""
     from transformers import (
         AutoModelForSequenceClassification,
         AutoTokenizer,
@@ -162,7 +167,7 @@ def build_trainer(data: TokenizedData, output: Path, epochs: int, lr: float, see
     tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
     return Trainer(
         model=model,
-        args=training_arguments(output, epochs, lr, seed),
+        args=training_arguments(output, epochs, lr, seed, **options),
         train_dataset=data.splits["train"],
         data_collator=DataCollatorWithPadding(tokenizer),
     )
@@ -192,3 +197,24 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if is_pinnable else os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
+
+
+def conditions(rounds: int, clock: str) -> str:
+    """How a table came about, as a sentence of markdown."""
+    here = machine()
+    packages = ", ".join(f"{name} {number}" for name, number in package_versions().items())
+    return (
+        f"{rounds} {'rounds' if rounds > 1 else 'round'}, {clock} time, medians (smallest to "
+        f"largest). {here['cpu']}, cores used: {here['cores']}, threads: {here['threads']}. "
+        f"Python {platform.python_version()}, {packages}."
+    )
+
+
+def write_section(file: Path, name: str, text: str) -> None:
+    """Put the text between the two markers of that name in a markdown file; the rest stays."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, opened, rest = file.read_text(encoding="utf-8").partition(start)
+    _, closed, after = rest.partition(end)
+    if not (opened and closed):
+        sys.exit(f"{file} has no place for the table: {start} and {end}")
+    file.write_text(f"{before}{start}\n\n{text.strip()}\n\n{end}{after}", encoding="utf-8")

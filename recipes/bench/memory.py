@@ -79,21 +79,28 @@ def save_model(folder: Path, texts: list[str]) -> None:
 def predict(model: Path, source: Path, output: Path, rows: int) -> Run:
     """What `ftkit predict` takes."""
     command = [sys.executable, "-m", "ftkit.cli", "predict", str(model), str(source)]
-    started, peak, own = time.perf_counter(), 0, 0
     command += ["--output", str(output)]
+    started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
-        process = psutil.Process(job.pid)
-        while job.poll() is None:
-            sizes = [resident(each) for each in [process, *process.children(recursive=True)]]
-            peak = max(peak, sum(rss for rss, _ in sizes))
-            own = max(own, sum(rss - mapped for rss, mapped in sizes))
-            time.sleep(SECONDS)
+        peak, own = watch(job)
     if job.returncode:
         sys.exit(f"ftkit predict ended with {job.returncode}")
     found = pq.read_metadata(output).num_rows
     if found != rows:
         sys.exit(f"{found:,} answers to {rows:,} rows")
-    return Run(rows, peak / 2**20, own / 2**20, time.perf_counter() - started)
+    return Run(rows, peak, own, time.perf_counter() - started)
+
+
+def watch(job: subprocess.Popen[Any]) -> tuple[float, float]:
+    """Wait for the job; the peaks of its process tree, with and without what is mapped, in MiB."""
+    peak, own = 0, 0
+    process = psutil.Process(job.pid)
+    while job.poll() is None:
+        sizes = [resident(each) for each in [process, *process.children(recursive=True)]]
+        peak = max(peak, sum(rss for rss, _ in sizes))
+        own = max(own, sum(rss - mapped for rss, mapped in sizes))
+        time.sleep(SECONDS)
+    return peak / 2**20, own / 2**20
 
 
 def resident(process: Any) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Hugging Face's Trainer for NER and question answering, as transformers' own examples use it.
 
 Named entities follow `run_ner.py`, answers `run_qa.py`; where this differs, it is said there.
-Imported by quality.py only. It uses nothing of ftkit, its scores included, so that the yardstick
-cannot lean on what it measures.
+`options` go to the TrainingArguments. It uses nothing of ftkit, its scores included, so that the
+yardstick cannot lean on what it measures.
 """
 
 import math
@@ -39,7 +39,9 @@ class Peer:
 # Named entities
 
 
-def prepare_ner(data_folder: Path, output: Path, epochs: int, lr: float, seed: int) -> Peer:
+def prepare_ner(
+    data_folder: Path, output: Path, epochs: int, lr: float, seed: int, **options: Any
+) -> Peer:
     """A tag for each word, learnt and read at its first sub-token."""
     from transformers import (
         AutoModelForTokenClassification,
@@ -74,7 +76,7 @@ def prepare_ner(data_folder: Path, output: Path, epochs: int, lr: float, seed: i
     )
     trainer = Trainer(
         model=model,
-        args=training_arguments(output, epochs, lr, seed),
+        args=training_arguments(output, epochs, lr, seed, **options),
         train_dataset=tokenized["train"].map(add_labels),
         data_collator=DataCollatorForTokenClassification(tokenizer),
     )
@@ -128,7 +130,9 @@ class Guess:
     golds: list[str]
 
 
-def prepare_qa(data_folder: Path, output: Path, epochs: int, lr: float, seed: int) -> Peer:
+def prepare_qa(
+    data_folder: Path, output: Path, epochs: int, lr: float, seed: int, **options: Any
+) -> Peer:
     """A start and an end in windows of the context.
 
     The windows are padded to the batch, as with `--pad_to_max_length false`; the default of
@@ -179,7 +183,7 @@ def prepare_qa(data_folder: Path, output: Path, epochs: int, lr: float, seed: in
     set_seed(seed)  # before the model: it draws the new head
     trainer = Trainer(
         model=AutoModelForQuestionAnswering.from_pretrained(minilm_folder()),
-        args=training_arguments(output, epochs, lr, seed),
+        args=training_arguments(output, epochs, lr, seed, **options),
         train_dataset=windows["train"],
         data_collator=DataCollatorWithPadding(tokenizer),
     )

@@ -103,13 +103,13 @@ def train_with_trainer(run: Run, data_folder: Path, output: Path) -> dict[str, A
 
 
 def prepare_classification(
-    data_folder: Path, output: Path, epochs: int, lr: float, seed: int
+    data_folder: Path, output: Path, epochs: int, lr: float, seed: int, **options: Any
 ) -> Peer:
     """Texts with one label or several, cut at the positions that the checkpoint has."""
     from transformers import AutoTokenizer
 
     data = tokenize_folder(data_folder, AutoTokenizer.from_pretrained(minilm_folder()))
-    trainer = build_trainer(data, output, epochs, lr, seed)
+    trainer = build_trainer(data, output, epochs, lr, seed, **options)
 
     def score() -> dict[str, dict[str, float]]:
         splits = ("validation", "test")

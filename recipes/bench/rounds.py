@@ -1,4 +1,4 @@
-"""Rounds: contenders take turns, and their times become ratios. A leaf, imported by speed.py only.
+"""Rounds: contenders take turns, and their times become ratios. A leaf.
 
 A round runs every contender once, the next round in the opposite order. The ratio is taken inside
 each round, so that a slow minute of the machine falls on both sides.
