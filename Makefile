@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test docs lint format lock clean
+.PHONY: help demo test docs lint format lock bench clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,17 @@ $(READY): requirements.lock pyproject.toml Makefile
 lock: $(READY)  ## Resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
 	    --generate-hashes --upgrade --no-header --quiet --output-file requirements.lock
+
+# Hours on a machine that does nothing else. BENCH="--rounds 1 --clock cpu" gives options to all;
+# recipes/bench/README.md says what else there is to measure.
+bench: export HF_HUB_OFFLINE = 1
+bench: export WANDB_MODE = offline
+bench: export OMP_NUM_THREADS ?= 1
+bench: $(READY)  ## Measure ftkit against its peers, and write the tables into recipes/bench/RESULTS.md
+	for script in startup preparation scale finetunes; do \
+	    $(BIN)/python recipes/bench/$$script.py $(BENCH) --into recipes/bench/RESULTS.md || exit; \
+	done
+	$(BIN)/python recipes/bench/quality.py --table --into recipes/bench/RESULTS.md
 
 clean:  ## Remove the environment and every cache
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache dist site

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 DATA = Path(os.environ.get("FTKIT_DATA", "../shared/data"))
 WORK = Path("/tmp/ftkit-bench")  # outside the repository
-PACKAGES = ("ftkit", "torch", "transformers", "accelerate", "fastai", "ohmeow-blurr", "datasets")
-PACKAGES += ("tokenizers", "numpy")
+PACKAGES = ("ftkit", "torch", "transformers", "accelerate", "fastai", "ohmeow-blurr")
+PACKAGES += ("datasets", "tokenizers", "numpy")
 DATA_SEED = 42  # which rows are drawn; never the seed of a training run
 MAX_LENGTH = 512  # the positions that MiniLM has; its tokenizer.json says 128, for embeddings
 EVAL_BATCH = 128
@@ -201,13 +201,20 @@ def machine() -> dict[str, Any]:
 
 def conditions(rounds: int, clock: str) -> str:
     """How a table came about, as a sentence of markdown."""
-    here = machine()
-    packages = ", ".join(f"{name} {number}" for name, number in package_versions().items())
     return (
         f"{rounds} {'rounds' if rounds > 1 else 'round'}, {clock} time, medians (smallest to "
-        f"largest). {here['cpu']}, cores used: {here['cores']}, threads: {here['threads']}. "
-        f"Python {platform.python_version()}, {packages}."
+        f"largest). {describe_versions(machine(), package_versions())}"
     )
+
+
+def describe_versions(machine: dict[str, Any], versions: dict[str, str]) -> str:
+    """What `machine` and `package_versions` gave, as a sentence."""
+    packages = ", ".join(f"{name} {number}" for name, number in versions.items())
+    cores, threads = (
+        f"{machine[name]} {name if machine[name] > 1 else name[:-1]}"
+        for name in ("cores", "threads")
+    )
+    return f"{machine['cpu']}, {cores}, {threads}; {packages}."
 
 
 def write_section(file: Path, name: str, text: str) -> None:

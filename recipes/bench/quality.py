@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from common import (
@@ -29,11 +29,13 @@ from common import (
     Rows,
     build_trainer,
     by_length,
+    describe_versions,
     machine,
     minilm_folder,
     package_versions,
     prepare_folder,
     tokenize_folder,
+    write_section,
 )
 from peers import Peer, prepare_ner, prepare_qa
 
@@ -231,26 +233,46 @@ def key_of(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def table(lines: list[dict[str, Any]], rows: Rows | None) -> str:
-    """Markdown: test scores in per cent, means over seeds (min to max where there are several)."""
+    """Markdown: test scores in per cent, means over seeds (min to max where there are several).
+
+    The difference is of ftkit to the best Trainer with the same seed.
+    """
     rates = sorted(LEARNING_RATES)
     head = ["data", "epochs", "score on test", *(f"Trainer {lr:.0e}" for lr in rates)]
-    head += ["best Trainer", "ftkit", "difference", "seeds"]
+    head += ["best Trainer", "ftkit", "difference ± sd", "p", "seeds"]
     out = [table_row(head), "|---|---:|---|" + "---:|" * (len(head) - 3)]
     for dataset, study in STUDIES.items():
         wanted = asdict(rows or study.rows)
         chosen = [line for line in lines if line["dataset"] == dataset and line["rows"] == wanted]
         for name in study.scores:
-            scores: dict[float | None, list[float]] = {}
+            scores: dict[float | None, dict[int, float]] = {}
             for line in chosen:
                 if name in line["scores"]["test"]:
-                    scores.setdefault(line["lr"], []).append(100 * line["scores"]["test"][name])
-            ours = scores.pop(FTKIT_DEFAULT, [])
-            best = max(scores.values(), key=mean, default=[])
-            difference = f"{mean(ours) - mean(best):+.2f}" if ours and best else ""
-            cells = [cell(values) for values in (*(scores.get(lr, []) for lr in rates), best, ours)]
-            seeds = str(len({line["seed"] for line in chosen}))
-            out.append(table_row([dataset, str(study.epochs), name, *cells, difference, seeds]))
-    return "\n".join(out)
+                    by_seed = scores.setdefault(line["lr"], {})
+                    by_seed[line["seed"]] = 100 * line["scores"]["test"][name]
+            if not scores:
+                continue
+            ours = scores.pop(FTKIT_DEFAULT, {})
+            best = max(scores.values(), key=lambda by_seed: mean(by_seed.values()), default={})
+            shown = (*(scores.get(lr, {}) for lr in rates), best, ours)
+            cells = [cell(list(by_seed.values())) for by_seed in shown]
+            pairs = [ours[seed] - best[seed] for seed in sorted(ours.keys() & best.keys())]
+            cells += [*paired_test(pairs), str(len(pairs))]
+            out.append(table_row([dataset, str(study.epochs), name, *cells]))
+    made = {describe_versions(line["machine"], line["versions"]) for line in lines}
+    return "\n".join([*out, "", *sorted(made)])
+
+
+def paired_test(differences: list[float]) -> tuple[str, str]:
+    """Mean and standard deviation of the differences, and p of the paired t-test, two-sided."""
+    if len(differences) < 2:
+        return (f"{differences[0]:+.2f}" if differences else "", "")
+    from scipy.stats import ttest_1samp
+
+    test = f"{mean(differences):+.2f} ± {stdev(differences):.2f}"
+    if not any(differences):
+        return test, "1"
+    return test, f"{ttest_1samp(differences, 0).pvalue:.3f}"
 
 
 def table_row(cells: list[str]) -> str:
@@ -279,11 +301,15 @@ def main() -> None:
     )
     parser.add_argument("--rows", nargs=3, type=int, metavar=("TRAIN", "VALIDATION", "TEST"))
     parser.add_argument("--table", action="store_true", help="print the results and stop")
+    parser.add_argument("--into", type=Path, help="with --table: write it into this file too")
     options = parser.parse_args()
     given = Rows(*options.rows) if options.rows else None
     results = options.results or options.work / "quality.jsonl"
     if options.table:
-        print(table(read_lines(results), given))
+        found = table(read_lines(results), given)
+        print(found)
+        if options.into:
+            write_section(options.into, "quality", found)
         return
     results.parent.mkdir(parents=True, exist_ok=True)
     for run in planned_runs(options.datasets, options.contenders, options.seeds, options.rates):

@@ -139,9 +139,7 @@ def replay(batches: list[Any]) -> Any:
     return callback
 
 
-def fit_seconds(
-    learn: Any, clock: Measure, epochs: int = 1, lr: Any = LEARNING_RATE
-) -> float:
+def fit_seconds(learn: Any, clock: Measure, epochs: int = 1, lr: Any = LEARNING_RATE) -> float:
     """Seconds of these epochs, counting all that `fit_one_cycle` does except validation."""
     from fastai.callback.core import Callback
 
