@@ -18,8 +18,17 @@ import pyarrow.parquet as pq
 
 DATA = Path(os.environ.get("FTKIT_DATA", "../shared/data"))
 WORK = Path("/tmp/ftkit-bench")  # outside the repository
-PACKAGES = ("ftkit", "torch", "transformers", "accelerate", "fastai", "ohmeow-blurr")
-PACKAGES += ("datasets", "tokenizers", "numpy")
+PACKAGES = (
+    "ftkit",
+    "torch",
+    "transformers",
+    "accelerate",
+    "fastai",
+    "ohmeow-blurr",
+    "datasets",
+    "tokenizers",
+    "numpy",
+)
 DATA_SEED = 42  # which rows are drawn; never the seed of a training run
 MAX_LENGTH = 512  # the positions that MiniLM has; its tokenizer.json says 128, for embeddings
 EVAL_BATCH = 128

@@ -23,7 +23,15 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from common import WORK, Rows, conditions, minilm_folder, prepare_folder, write_section
+from common import (
+    WORK,
+    Rows,
+    conditions,
+    load_splits,
+    minilm_folder,
+    prepare_folder,
+    write_section,
+)
 from quality import PEERS
 from rounds import Measure, spread, take_turns
 from speed import fit_seconds
@@ -35,7 +43,7 @@ FIRST_SEED = 42
 PREPARE = {**PEERS, "summarization": prepare_summarization}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a key, and a slice has no hash
 class Job:
     """A task, its rows, and how long it trains."""
 
@@ -166,31 +174,29 @@ def with_blurr(job: Job, work: Path, seed: int, clock: Measure) -> Fit:
     from fastai.torch_core import set_seed
 
     started = clock()
-    folder = job.folder(work)
-    rows = pd.concat(
-        [
-            pd.read_parquet(folder / f"{split}.parquet").assign(is_valid=split == "validation")
-            for split in ("train", "validation")
-        ],
-        ignore_index=True,
-    )
+    splits = load_splits(job.folder(work))
+    parts = [
+        splits[split].to_pandas().assign(is_valid=split == "validation")
+        for split in ("train", "validation")
+    ]
     set_seed(seed)
-    learn = BLEARNERS[job.task](rows)
+    learn = BLEARNERS[job.task](pd.concat(parts, ignore_index=True), splits["train"].features)
     learn.unfreeze()
     prepare = clock() - started
     train = fit_seconds(learn, clock, job.epochs, job.rates)
     return Fit(prepare, train, learn.model.hf_model)
 
 
-def blurr_classification(rows: Any) -> Any:
+def blurr_classification(rows: Any, features: Any) -> Any:
     from blurr.text.modeling.all import BlearnerForSequenceClassification
 
+    rows = rows.assign(label=rows["label"].map(features["label"].int2str))
     return BlearnerForSequenceClassification.from_data(
         rows, minilm_folder(), text_attr="text", label_attr="label", dl_kwargs={"bs": BATCH}
     )
 
 
-def blurr_ner(rows: Any) -> Any:
+def blurr_ner(rows: Any, features: Any) -> Any:
     from blurr.text.modeling.all import BlearnerForTokenClassification
 
     rows = rows.assign(tokens=rows["tokens"].map(list), ner_tags=rows["ner_tags"].map(list))
@@ -199,7 +205,7 @@ def blurr_ner(rows: Any) -> Any:
     )
 
 
-BLEARNERS: dict[str, Callable[[Any], Any]] = {
+BLEARNERS: dict[str, Callable[[Any, Any], Any]] = {
     "classification": blurr_classification,
     "ner": blurr_ner,
 }

@@ -166,7 +166,7 @@ def with_blurr(folder: Path, checkpoint: Path) -> Side:
         if self.iter + 1 == STEPS:
             raise CancelFitException
 
-    read = {"csv": pd.read_csv, "parquet": pd.read_parquet}
+    read: dict[str, Any] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
     parts = [
         read[file.suffix[1:]](file).assign(is_valid=file.stem == "validation")
         for file in folder.iterdir()
@@ -193,6 +193,7 @@ def run_here(side: str, folder: Path, checkpoint: Path, clock: Measure) -> None:
     """Take the steps of one side in this process, and print the times as JSON."""
     import torch
     import transformers
+    from transformers.utils import logging
 
     if side == "Blurr":
         import blurr  # noqa: F401
@@ -203,7 +204,7 @@ def run_here(side: str, folder: Path, checkpoint: Path, clock: Measure) -> None:
 
         _ = ftkit.classification_learner
     _ = transformers.Trainer, transformers.AutoModelForSequenceClassification, torch.optim
-    transformers.utils.logging.set_verbosity_error()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     marks = [clock()]
     loader, train = SIDES[side](folder, checkpoint)
     marks.append(clock())
