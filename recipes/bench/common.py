@@ -226,6 +226,18 @@ def describe_versions(machine: dict[str, Any], versions: dict[str, str]) -> str:
     return f"{machine['cpu']}, {cores}, {threads}; {packages}."
 
 
+def new_figure(rows: int, columns: int) -> tuple[Any, Any]:
+    """A matplotlib figure for an SVG file that is small and the same each time, and its panels."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "ftkit"})
+    from matplotlib import pyplot as plt
+
+    size = (4 * columns, 3.2 * rows)
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+
+
 def write_section(file: Path, name: str, text: str) -> None:
     """Put the text between the two markers of that name in a markdown file; the rest stays."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"

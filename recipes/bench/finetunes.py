@@ -29,6 +29,7 @@ from common import (
     conditions,
     load_splits,
     minilm_folder,
+    new_figure,
     prepare_folder,
     write_section,
 )
@@ -272,15 +273,7 @@ def describe(jobs: list[Job]) -> str:
 
 def draw(file: Path, found: dict[Job, dict[str, list[Scored]]]) -> None:
     """Score against time, a panel a task, a point a run."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "ftkit"  # the same names in each drawing
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(found), figsize=(4 * len(found), 4), layout="constrained", squeeze=False
-    )
+    figure, axes = new_figure(1, len(found))
     for panel, (job, contenders) in zip(axes[0], found.items(), strict=True):
         for name, runs in contenders.items():
             color = f"C{list(CONTENDERS).index(name)}"
@@ -288,6 +281,7 @@ def draw(file: Path, found: dict[Job, dict[str, list[Scored]]]) -> None:
             panel.plot([run.whole for run in runs], scores, "o", color=color, label=name)
         panel.set(title=job.task, xlabel="seconds", ylabel=f"{job.score}, %")
         panel.set_xlim(left=0)
+        panel.locator_params(nbins=4)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(file, metadata={"Date": None})
 

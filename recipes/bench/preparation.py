@@ -302,7 +302,7 @@ def compare(format: str, rows: int, runs: dict[str, Runs]) -> list[Comparison]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Rows a second from a file to batches.")
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--words", type=int, default=40, help="of a text")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--work", type=Path, default=WORK / "preparation", help="rows and caches")

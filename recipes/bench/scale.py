@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from common import WORK, conditions, write_section
+from common import WORK, conditions, new_figure, write_section
 from preparation import SIDES, Run, Runs, measure_sides, write_rows
 from rounds import spread
 
@@ -53,13 +53,7 @@ def draw(
     file: Path, by_rows: dict[int, dict[str, Runs]], by_length: dict[int, dict[str, Runs]]
 ) -> None:
     """Seconds and memory, against rows and against length."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "ftkit"  # the same names in each drawing
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    figure, axes = new_figure(2, 2)
     for column, (name, found) in enumerate((("rows", by_rows), ("words a text", by_length))):
         top, bottom = axes[0][column], axes[1][column]
         for number, side in enumerate(SIDES_SHOWN):
@@ -74,10 +68,14 @@ def draw(
                 top.lines[-1].set_label(f"{side}, {title}")
             peaks = [median(run.own for run in found[size][side].first) for size in sizes]
             bottom.plot(sizes, peaks, "-", marker="o", color=f"C{number}", label=side)
+        ticks = [f"{size:,}" for size in found]
         top.set(xscale="log", yscale="log", ylabel="seconds to the last batch")
         bottom.set(xscale="log", ylabel="MiB not mapped from files", xlabel=name)
         bottom.set_ylim(bottom=0)
-    axes[0][0].legend()
+        for panel in (top, bottom):
+            panel.minorticks_off()
+            panel.set_xticks(list(found), ticks)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.savefig(file, metadata={"Date": None})
 
 
