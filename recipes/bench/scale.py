@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import median
 
 from common import WORK, conditions, new_figure, write_section
-from preparation import SIDES, Run, Runs, measure_sides, write_rows
+from preparation import OURS, THEIRS, Run, Runs, measure_sides, write_rows
 from rounds import spread
 
 WORDS = 40  # of a text, where the number of rows is varied
 ROWS = 10_000  # where the length is
-SIDES_SHOWN = [side for side in SIDES if side != "Blurr"]
+SIDES_SHOWN = [THEIRS, OURS]
 COLUMNS: dict[str, Callable[[Runs], list[Run]]] = {
     "first": lambda runs: runs.first,
     "cached": lambda runs: runs.cached,
