@@ -306,9 +306,10 @@ def main() -> None:
     given = Rows(*options.rows) if options.rows else None
     results = options.results or options.work / "quality.jsonl"
     if options.table:
-        found = table(read_lines(results), given)
+        lines = read_lines(results)
+        found = table(lines, given)
         print(found)
-        if options.into:
+        if options.into and lines:
             write_section(options.into, "quality", found)
         return
     results.parent.mkdir(parents=True, exist_ok=True)
