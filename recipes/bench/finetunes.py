@@ -299,7 +299,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK, help="rows drawn, caches")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--into", type=Path, help="write the table into this file, and a figure")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    parser.add_argument(
+        "--json", type=Path, help="keep every figure here, with those of other runs"
+    )
     options = parser.parse_args()
     if options.clock == "cpu" and torch.get_num_threads() > 1:
         parser.error("--clock cpu adds up the time of all threads: set OMP_NUM_THREADS=1")
@@ -310,9 +312,13 @@ def main() -> None:
     if options.rows:
         jobs = [replace(job, train=options.rows, test=options.rows) for job in jobs]
     found: dict[Job, dict[str, list[Scored]]] = {}
+    if options.json and options.json.exists():
+        kept = read_found(options.json)
+        found = {job: runs for job, runs in kept.items() if job.task not in options.tasks}
     for job in jobs:
         print(f"{job.task}, {time.strftime('%H:%M:%S')}", flush=True)
         found[job] = compete(job, options.work, options.rounds, clock)
+        found = dict(sorted(found.items(), key=lambda each: tasks.index(each[0].task)))
         text = f"{table(found)}\n\n{describe(list(found))}. "
         text += conditions(options.rounds, options.clock)
         if options.into:
@@ -320,13 +326,32 @@ def main() -> None:
             draw(picture, found)
             shown = f"![Score against time]({picture.name})"
             write_section(options.into, "finetunes", f"{shown}\n\n{text}")
+        if options.json:
+            write_found(options.json, found)
     print(f"\n{text}")
-    if options.json:
-        record = {
-            job.task: {name: [asdict(run) for run in runs] for name, runs in contenders.items()}
-            for job, contenders in found.items()
+
+
+def write_found(file: Path, found: dict[Job, dict[str, list[Scored]]]) -> None:
+    record = {
+        job.task: {
+            "rows": [job.train, job.test],
+            "runs": {name: [asdict(run) for run in runs] for name, runs in contenders.items()},
         }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        for job, contenders in found.items()
+    }
+    file.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def read_found(file: Path) -> dict[Job, dict[str, list[Scored]]]:
+    """What `write_found` wrote, in the order of the tasks."""
+    record = json.loads(file.read_text())
+    return {
+        replace(job, train=each["rows"][0], test=each["rows"][1]): {
+            name: [Scored(**run) for run in runs] for name, runs in each["runs"].items()
+        }
+        for job in JOBS
+        if (each := record.get(job.task))
+    }
 
 
 if __name__ == "__main__":
