@@ -188,7 +188,9 @@ def _add_predict(commands: Any) -> None:
     predict.set_defaults(command=_predict)
     predict.add_argument("model", metavar="DIR/model")
     predict.add_argument(
-        "input", metavar="INPUT", help="data file, or - for a text (or a JSON object) a line"
+        "input",
+        metavar="INPUT",
+        help="data file (of a .txt each line is a text), or - for a text (or a JSON object) a line",
     )
     add = predict.add_argument
     add("--output", metavar="FILE", help="FILE.jsonl or FILE.parquet; else standard output")
