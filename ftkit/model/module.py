@@ -1,6 +1,6 @@
 """The nn.Module that a Learner trains: a batch dict in, outputs of its rows out.
 
-Imports torch, `errors`, `targets`, `task` and `first_token` only.
+Imports torch, `errors`, `targets`, `task`, `first_token` and `attention` only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ftkit.errors import SettingError
+from ftkit.model.attention import drops_fused_attention, set_fused_attention
 from ftkit.model.first_token import first_token_only, past_attention
 from ftkit.targets.texts import target_limit
 from ftkit.task import Inputs, Task
@@ -35,6 +36,8 @@ class TextModel(nn.Module):
         self.autocast_dtype: torch.dtype | None = None
         # None computes the hidden states of every token, for who wants to see them.
         self.first_token_from = past_attention(hf_model)
+        self._drops_fused = drops_fused_attention(hf_model)
+        self._is_fused = True
         self.arguments = frozenset(inspect.signature(hf_model.forward).parameters) - {"labels"}
 
     def forward(self, batch: Inputs) -> Tensor:
@@ -103,8 +106,10 @@ class TextModel(nn.Module):
         """Logits (windows, ...) in float32 of what the model takes; of a reading head (windows,
         tokens, 2), start and end.
         """
+        device = inputs["input_ids"].device
+        self._choose_attention(device)
         shorter = first_token_only(self.hf_model, self.first_token_from)
-        with self._autocast(inputs["input_ids"].device), shorter:
+        with self._autocast(device), shorter:
             # The logits are taken out here: autocast cannot convert every ModelOutput.
             found: Any = self.hf_model(**inputs)
             logits: Tensor = (
@@ -113,6 +118,12 @@ class TextModel(nn.Module):
                 else torch.stack([found.start_logits, found.end_logits], dim=-1)
             )
         return logits.float()
+
+    def _choose_attention(self, device: torch.device) -> None:
+        is_slow = self.training and device.type == "cpu" and self.autocast_dtype is not None
+        if self._drops_fused and self._is_fused == is_slow:
+            self._is_fused = not is_slow
+            set_fused_attention(self.hf_model, self._is_fused)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         if self.autocast_dtype is None:
