@@ -131,7 +131,7 @@ def test_what_is_done_needs_no_ray(recipe, bundle, capsys, monkeypatch):
 def test_an_actor_tells_what_cannot_be_read_or_written(recipe, bundle):
     write_rows(Path("rows/a.parquet"), 300)
     job = PredictJob(bundle, "rows")
-    shards = recipe.plan_shards(job, Path("answers"), 250)
+    shards = recipe.plan_shards(job, Path("answers"), 150)
     actor = recipe.Answerer(job, 1)
     Path("answers").rename("away")
     Path("answers").write_text("in the way")
