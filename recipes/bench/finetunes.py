@@ -17,7 +17,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -55,7 +55,7 @@ class Job:
     test: int
     score: str
     rate: float = 1e-4  # of the Trainer and the bare loop; the best of quality.py's three
-    rates: Any = field(default_factory=lambda: slice(1e-4, 1e-3))  # of ftkit's and Blurr's cycle
+    own_rate: float | None = None  # of ftkit; None is its default
 
     def folder(self, work: Path, test: int = HELD_OUT) -> Path:
         return prepare_folder(self.dataset, Rows(self.train, HELD_OUT, test), work)
@@ -162,7 +162,7 @@ def with_ftkit(job: Job, work: Path, seed: int, clock: Measure) -> Fit:
     started = clock()
     learn = finetune_learner(job.folder(work), "minilm", task=task, bs=BATCH, seed=seed)
     prepare = clock() - started
-    train = fit_seconds(learn, clock, job.epochs, job.rates)
+    train = fit_seconds(learn, clock, job.epochs, job.own_rate or learn.lr)
     shutil.rmtree(cache)
     return Fit(prepare, train, learn.model.hf_model)
 
@@ -185,7 +185,7 @@ def with_blurr(job: Job, work: Path, seed: int, clock: Measure) -> Fit:
     learn = BLEARNERS[job.task](pd.concat(parts, ignore_index=True), splits["train"].features)
     learn.unfreeze()
     prepare = clock() - started
-    train = fit_seconds(learn, clock, job.epochs, job.rates)
+    train = fit_seconds(learn, clock, job.epochs, slice(1e-4, 1e-3))
     return Fit(prepare, train, learn.model.hf_model)
 
 
