@@ -138,7 +138,8 @@ def test_architecture(name, task, checkpoint, matrix, tmp_path):
     assert learn.dls.train.dataset.limit <= max(LENGTH, 512)
     check_groups(learn)
     before = learn.validate()[0]
-    learn.fit_one_cycle(6, 1e-2)
+    # At 1e-2 an XLM-RoBERTa so small hardly learns to classify, whatever its random tokenizer.
+    learn.fit_one_cycle(6, 5e-3 if task == "classification" else 1e-2)
     assert learn.validate()[0] < before
     folder = ftkit.save(learn, tmp_path / "model")
     if not TASKS[task].packs:
