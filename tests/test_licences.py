@@ -1,7 +1,8 @@
 """Whatever comes with ftkit may come with it: recipes/bench/licences.py."""
 
-import importlib.util
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +12,7 @@ _ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def licences() -> Any:
-    file = _ROOT / "recipes" / "bench" / "licences.py"
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return SimpleNamespace(**runpy.run_path(str(_ROOT / "recipes" / "bench" / "licences.py")))
 
 
 def test_all_of_the_lock_is_compatible_and_listed(licences: Any) -> None:

@@ -60,6 +60,21 @@ def minilm_folder() -> str:
     return str(Path(spec.origin).parent / "model")
 
 
+def tiny_config(tokenizer: Any, positions: int, **options: Any) -> Any:
+    """A BERT of two layers of 64, for what does not depend on the weights."""
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=positions,
+        **options,
+    )
+
+
 def prepare_folder(dataset: str, rows: Rows, work: Path) -> Path:
     """Draw the rows that every contender reads, once, into WORK/data; return the folder.
 

@@ -22,7 +22,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import DATA_SEED, WORK, machine, package_versions
+from common import DATA_SEED, WORK, machine, package_versions, tiny_config
 
 ROW_GROUP = 100_000
 LABELS = ("billing", "delivery", "technical")
@@ -55,7 +55,7 @@ def write_rows(path: Path, count: int) -> None:
 def save_model(folder: Path, texts: list[str]) -> None:
     """A bundle of a BERT of two layers of 64, with random weights."""
     from tokenizers import BertWordPieceTokenizer
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+    from transformers import BertForSequenceClassification, BertTokenizer
 
     from ftkit.inference.bundle import save_bundle
     from ftkit.tasks import Classification
@@ -64,15 +64,7 @@ def save_model(folder: Path, texts: list[str]) -> None:
     trained.train_from_iterator(texts, vocab_size=2000, show_progress=False)
     tokenizer = BertTokenizer(vocab=trained.get_vocab())
     task = Classification(kind="single", labels=LABELS)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=128,
-        max_position_embeddings=64,
-        **task.head().config,
-    )
+    config = tiny_config(tokenizer, 64, **task.head().config)
     save_bundle(folder, BertForSequenceClassification(config), tokenizer, task, limit=64, card="")
 
 

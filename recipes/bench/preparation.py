@@ -27,7 +27,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from common import DATA, DATA_SEED, WORK, conditions, minilm_folder, write_section
+from common import (
+    DATA,
+    DATA_SEED,
+    MAX_LENGTH,
+    WORK,
+    conditions,
+    minilm_folder,
+    tiny_config,
+    write_section,
+)
 from memory import watch
 from rounds import Comparison, Measure, table, take_turns
 
@@ -37,7 +46,6 @@ LABELS = 4
 HELD_OUT = 100  # validation rows
 ROW_GROUP = 100_000
 FORMATS = ("csv", "parquet")
-MAX_LENGTH = 512
 
 
 @dataclass(frozen=True)
@@ -83,20 +91,12 @@ def write_rows(folder: Path, rows: int, words: int, format: str) -> None:
 
 def save_tiny(folder: Path) -> Path:
     """A BERT of two layers of 64, with random weights and MiniLM's tokenizer."""
-    from transformers import AutoTokenizer, BertConfig, BertModel
+    from transformers import AutoTokenizer, BertModel
 
     if not (folder / "config.json").exists():
         tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
-        config = BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=128,
-            max_position_embeddings=MAX_LENGTH,
-        )
         tokenizer.save_pretrained(folder)
-        BertModel(config).save_pretrained(folder)
+        BertModel(tiny_config(tokenizer, MAX_LENGTH)).save_pretrained(folder)
     return folder
 
 
@@ -107,16 +107,10 @@ Side = tuple[Any, Callable[[], Any]]
 
 def with_ftkit(folder: Path, checkpoint: Path) -> Side:
     """Rows checked, tokenised in bulk and kept in a cache; batches of like length."""
-    from fastai.callback.core import Callback, CancelFitException
-
     import ftkit
 
-    def stop(self: Any) -> None:
-        if self.iter + 1 == STEPS:
-            raise CancelFitException
-
     learn = ftkit.classification_learner(folder, checkpoint, bs=BATCH, precision="fp32")
-    return learn.dls.train, lambda: learn.fit(1, 1e-4, cbs=Callback(after_batch=stop))
+    return learn.dls.train, partial(take_steps, learn)
 
 
 def with_datasets(folder: Path, checkpoint: Path) -> Side:
@@ -160,11 +154,6 @@ def with_blurr(folder: Path, checkpoint: Path) -> Side:
 
     import pandas as pd
     from blurr.text.modeling.all import BlearnerForSequenceClassification
-    from fastai.callback.core import Callback, CancelFitException
-
-    def stop(self: Any) -> None:
-        if self.iter + 1 == STEPS:
-            raise CancelFitException
 
     read: dict[str, Any] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
     parts = [
@@ -179,7 +168,18 @@ def with_blurr(folder: Path, checkpoint: Path) -> Side:
         dl_kwargs={"bs": BATCH},
     )
     learn.unfreeze()
-    return learn.dls.train, lambda: learn.fit(1, 1e-4, cbs=Callback(after_batch=stop))
+    return learn.dls.train, partial(take_steps, learn)
+
+
+def take_steps(learn: Any) -> None:
+    """The first steps of a fit."""
+    from fastai.callback.core import Callback, CancelFitException
+
+    def stop(self: Any) -> None:
+        if self.iter + 1 == STEPS:
+            raise CancelFitException
+
+    learn.fit(1, 1e-4, cbs=Callback(after_batch=stop))
 
 
 THEIRS, OURS, BLURR = "load_dataset + map + DataLoader", "ftkit", "Blurr"
