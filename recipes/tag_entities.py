@@ -23,9 +23,13 @@ def main(
     checkpoint: str = "minilm",
     output: str = "runs/entities",
     epochs: int = 5,
+    lr: float | None = None,
     limit: int | None = None,
 ) -> Evaluation:
-    """Train on at most `limit` tickets, save to `output`, and score on the test tickets."""
+    """Train on at most `limit` tickets, save to `output`, and score on the test tickets.
+
+    `lr` is the head's learning rate.
+    """
     started = time.perf_counter()
 
     # Rows: text, and entities as [{"start": 5, "end": 16, "label": "person"}, ...], in characters.
@@ -36,7 +40,7 @@ def main(
 
     # One cycle with discriminative learning rates: the new head learns at lr and the pretrained
     # layers at a tenth of it. Scores are of whole entities: all words and the label are right.
-    learn.fit_one_cycle(epochs, learn.lr)
+    learn.fit_one_cycle(epochs, slice(lr) if lr else learn.lr)
     learn.show_results(max_n=4)
 
     # The saved folder opens with ftkit.load_model and with transformers.pipeline alike.
@@ -63,5 +67,6 @@ if __name__ == "__main__":
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--output", default="runs/entities")
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--lr", type=float)
     parser.add_argument("--limit", type=int)
     main(**vars(parser.parse_args()))

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupShuffleSplit
 
 Mask: TypeAlias = NDArray[np.bool_]
 Codes: TypeAlias = NDArray[np.int64]
@@ -102,6 +101,8 @@ def draw(labels: Sequence[Any], count: int, seed: int) -> Mask:
 
 
 def _hold_out_groups(encoded: Encoded, fraction: float, seed: int, groups: Codes) -> Mask:
+    from sklearn.model_selection import GroupShuffleSplit  # 0.7 s, for few runs
+
     total = len(groups)
     n_groups = int(groups.max()) + 1 if total else 0
     if n_groups < 2:
