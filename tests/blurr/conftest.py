@@ -6,7 +6,7 @@ import warnings
 
 import pandas as pd
 import pytest
-from fastai.torch_core import set_seed
+from fastai.torch_core import defaults, set_seed
 from tiny_checkpoints import LENGTH, save_checkpoint
 
 from ftkit.data.samples import sample_folder
@@ -25,6 +25,14 @@ _WORD = re.compile(r"\S+")
 def seeded():
     """Blurr seeds nothing, and what a model answers after two steps must not be chance."""
     set_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def in_one_process(monkeypatch):
+    """No processes for batches: to start them takes longer than to make so few. The notebook has
+    them.
+    """
+    monkeypatch.setattr(defaults, "cpus", 0)
 
 
 @pytest.fixture(autouse=True)
