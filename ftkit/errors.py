@@ -12,10 +12,12 @@ class FtkitError(Exception):
     """The base of everything that ftkit raises for a user's mistake."""
 
     def __init__(self, found: str, *, remedy: str) -> None:
-        """`found` says what is wrong, without a closing full stop; `remedy` is a sentence."""
-        super().__init__(f"{found}. {remedy}")
-        self.found = found
-        self.remedy = remedy
+        """`found` says what is wrong, without a closing full stop; `remedy` is a sentence.
+
+        Both come out as one line, whatever names and cells of a stranger's file they repeat.
+        """
+        self.found, self.remedy = printable(found), printable(remedy)
+        super().__init__(str(self))
 
     def __str__(self) -> str:
         # fastai puts its own words into the arguments of what a callback raises.

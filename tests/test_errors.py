@@ -117,3 +117,9 @@ def test_check_least_names_the_option_that_is_too_small(unit, said):
 )
 def test_first_line_says_something_of_every_error(error, line):
     assert first_line(error) == line
+
+
+def test_an_error_is_one_line_whatever_is_in_the_file():
+    error = DataError('the column "\u2028a" is odd', remedy="Call it a\tb.", file="a\nb.csv")
+    assert str(error) == 'a?b.csv: the column "?a" is odd. Call it a?b.'
+    assert str(error.located(row=2)) == 'a?b.csv, row 2: the column "?a" is odd. Call it a?b.'

@@ -256,7 +256,7 @@ def _read_jsonl(path: Path) -> pa.Table:
             table = _parse_jsonl(path, pa.schema(fields))
         table.validate(full=True)
         return table
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, RecursionError) as error:
         raise faults.find_jsonl_fault(path, error) from None
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from datasets import Dataset, Features
 
 from ftkit.data import faults
-from ftkit.errors import DataError
+from ftkit.errors import DataError, first_line
 
 # pyarrow raises these for values that it cannot put into one column.
 _REFUSALS = (pa.ArrowException, TypeError, ValueError, OverflowError)
@@ -121,18 +121,17 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def check_utf8(table: pa.Table, file: str | None, split: str | None = None) -> None:
-    """Raises DataError, with row and column, for text that is not UTF-8."""
+    """Raises DataError, with row and column, for text that is not UTF-8, in lists too."""
     for name in table.column_names:
         column = table.column(name)
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            continue
         try:
             column.validate(full=True)
-        except pa.ArrowInvalid:
-            values = column.cast(pa.binary()).to_pylist()
-            row = next(i for i, value in enumerate(values, start=1) if _is_bad(value))
+        except pa.ArrowInvalid as error:
+            row, bad = _first_bad(column)
             raise DataError(
-                f"the text is not UTF-8: {faults.shorten(repr(values[row - 1]))}",
+                f"the text is not UTF-8: {faults.shorten(bad)}"
+                if row
+                else f"the values are damaged ({first_line(error)})",
                 remedy="Write the file anew with UTF-8 text.",
                 file=file,
                 split=split,
@@ -141,18 +140,11 @@ def check_utf8(table: pa.Table, file: str | None, split: str | None = None) -> N
             ) from None
 
 
-def _is_bad(value: bytes | None) -> bool:
-    try:
-        (value or b"").decode("utf-8")
-    except UnicodeDecodeError:
-        return True
-    return False
-
-
-def _refused(error: Exception, file: str | None, split: str | None) -> DataError:
-    return DataError(
-        f"the rows make no table ({faults.shorten(str(error).splitlines()[0], 120)})",
-        remedy="Give each column one plain type: text, numbers, true/false, or lists of these.",
-        file=file,
-        split=split,
-    )
+def _first_bad(column: pa.ChunkedArray) -> tuple[int | None, bytes]:
+    """The number of the first row with text that is not UTF-8, and the text; None without one."""
+    for row, value in enumerate(column, start=1):
+        try:
+            value.as_py()
+        except UnicodeDecodeError as error:
+            return row, error.object
+    return None, b""

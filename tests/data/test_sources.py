@@ -571,12 +571,23 @@ def test_damaged_parquet(damage, tmp_path):
     assert_one_clear_error(raised.value, [f"{tmp_path}/x.parquet: the", "Copy or download"][1:])
 
 
-def test_parquet_text_that_is_not_utf8(tmp_path):
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_parquet_text_that_is_not_utf8(is_nested, tmp_path):
     text = pa.array([b"ok", b"caf\xe9"]).view(pa.string())
+    if is_nested:
+        text = pa.ListArray.from_arrays([0, 1, 2], text)
     pq.write_table(pa.table({"text": text, "label": ["a", "b"]}), tmp_path / "x.parquet")
     with pytest.raises(DataError) as raised:
         load(tmp_path / "x.parquet")
-    assert_one_clear_error(raised.value, ['x.parquet, row 2, column "text": the text is not UTF-8'])
+    said = ['x.parquet, row 2, column "text": the text is not UTF-8: b\'caf\\xe9\'']
+    assert_one_clear_error(raised.value, said)
+
+
+def test_lists_in_lists_without_end(tmp_path):
+    row = '{"text": "a", "label": "b", "more": %s}\n' % ("[" * 900 + "]" * 900)
+    with pytest.raises(DataError) as raised:
+        load(write(tmp_path / "x.jsonl", row * 8))
+    assert_one_clear_error(raised.value, ["x.jsonl", "cannot be read as JSON"])
 
 
 def test_row_in_a_later_shard(tmp_path):
