@@ -77,8 +77,15 @@ def normalise(table: pa.Table, *, file: str | None = None, split: str | None = N
     """The table in types that Dataset knows, its metadata cut down to features that fit.
 
     Dictionaries are decoded and every kind of string is `string`. Raises DataError for a type that
-    Dataset has no name for, and for bytes that are not UTF-8.
+    Dataset has no name for, for a name that it would cut, and for bytes that are not UTF-8.
     """
+    if any("\0" in name for name in table.column_names):
+        raise DataError(
+            "the name of a column has a null character in it",
+            remedy="Rename the column.",
+            file=file,
+            split=split,
+        )
     metadata = table.schema.metadata or {}
     # A file may carry a fingerprint here, which Dataset would believe.
     info = {b"huggingface": metadata[b"huggingface"]} if b"huggingface" in metadata else None
@@ -148,3 +155,12 @@ def _first_bad(column: pa.ChunkedArray) -> tuple[int | None, bytes]:
         except UnicodeDecodeError as error:
             return row, error.object
     return None, b""
+
+
+def _refused(error: Exception, file: str | None, split: str | None) -> DataError:
+    return DataError(
+        f"the rows make no table ({faults.shorten(str(error).splitlines()[0], 120)})",
+        remedy="Give each column one plain type: text, numbers, true/false, or lists of these.",
+        file=file,
+        split=split,
+    )

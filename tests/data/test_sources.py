@@ -579,7 +579,14 @@ def test_parquet_text_that_is_not_utf8(is_nested, tmp_path):
     pq.write_table(pa.table({"text": text, "label": ["a", "b"]}), tmp_path / "x.parquet")
     with pytest.raises(DataError) as raised:
         load(tmp_path / "x.parquet")
-    said = ['x.parquet, row 2, column "text": the text is not UTF-8: b\'caf\\xe9\'']
+    said = ["x.parquet, row 2, column \"text\": the text is not UTF-8: b'caf\\xe9'"]
+    assert_one_clear_error(raised.value, said)
+
+
+def test_a_name_with_a_null_character():
+    with pytest.raises(DataError) as raised:
+        load([{**row, "no\0te": 1} for row in ROWS])
+    said = ["the name of a column has a null character in it. Rename the column."]
     assert_one_clear_error(raised.value, said)
 
 
