@@ -23,14 +23,23 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ftkit._fastai import Callback, MixedPrecision, set_seed
-from ftkit.errors import FtkitWarning
+from ftkit.errors import FtkitWarning, SettingError
 
 
 def join() -> tuple[int, int]:
     """The rank of this process and how many there are, as torchrun says; (0, 1) without it.
 
     Joins the process group where nobody did: NCCL on GPUs, each process on its own; else gloo.
+    Raises SettingError where accelerate was told to share out the model as well: every process
+    would hold the whole of it, and nobody would know.
     """
+    for name in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
+            raise SettingError(
+                f"accelerate is set to {name}, and ftkit shares out batches, not the model",
+                remedy="Start with torchrun. Where the model outgrows a GPU, give lora=8 or "
+                "gradient_checkpointing=True.",
+            )
     if not dist.is_available() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return 0, 1
     if not dist.is_initialized():

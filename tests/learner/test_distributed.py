@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import ftkit
+from ftkit.errors import SettingError
 
 STILL_BERT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 STILL_BART = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
@@ -133,3 +134,10 @@ def test_both_resume_together(two):
         for name, weight in ends["whole"].items():
             assert torch.equal(weight, ends["resumed"][name])
         assert any(not torch.equal(w, ends["stopped"][n]) for n, w in ends["whole"].items())
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_a_model_that_is_to_be_shared_out_is_refused(tiny_data, tiny_checkpoint, name, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(SettingError, match=f"accelerate is set to {name}, .* lora=8"):
+        ftkit.classification_learner(tiny_data, tiny_checkpoint)
