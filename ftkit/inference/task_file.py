@@ -19,6 +19,7 @@ from ftkit.task import Task
 from ftkit.tasks import TASKS
 
 FORMAT = 1
+_LEAST = 8  # tokens, as of every task's max_length: room for special tokens and a text
 _MOST = 10**7  # no option counts more: tokens, beams, rows to validate
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
@@ -42,7 +43,7 @@ def read_task(folder: Path) -> tuple[Task, int, str | None]:
         if settings.get("format") != FORMAT:
             raise ValueError(f"format {settings.get('format')!r}")
         limit, task = settings.get("limit"), _build(settings.get("task"), settings.get("options"))
-        if not isinstance(limit, int) or not _fits(limit, int) or limit < 1:
+        if not isinstance(limit, int) or not _fits(limit, int) or limit < _LEAST:
             raise ValueError(f"limit is {limit!r}")
         return task, limit, _check_base(settings.get("base"))
     except (FtkitError, ValueError, TypeError, KeyError) as error:

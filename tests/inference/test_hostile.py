@@ -355,7 +355,7 @@ TASKS = {
             lambda b, value=value: edit(b / "task.json", limit=value),
             re.escape(f"limit is {value!r}"),
         )
-        for value in (-1, 0, 10**12, "64", 64.0, True, [64])
+        for value in (-1, 0, 7, 10**12, "64", 64.0, True, [64])
     },
     **{
         f"option {key} {value!r}": (
