@@ -107,7 +107,7 @@ def describe_rows(
     return f"{place}: {len(rows):,} of {total:,} {what} (row {shown})"
 
 
-def first_line(error: Exception, most: int = 160) -> str:
+def first_line(error: BaseException, most: int = 160) -> str:
     """What another library's error says, as one line for a message; its type if it says nothing."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = printable(lines[0].rstrip("."))

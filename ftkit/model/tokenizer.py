@@ -51,4 +51,21 @@ def load_tokenizer(
     # Some ship with both set in tokenizer.json, which would cut texts without a word.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    _try_out(tokenizer, name)
     return tokenizer
+
+
+def _try_out(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raises CheckpointError where a text alone or a pair stops the tokenizer, as a template of
+    special tokens does that names one which is not there.
+    """
+    try:
+        tokenizer.backend_tokenizer.encode_batch(["a", ("a", "a")])
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of Rust is no Exception
+        raise CheckpointError(
+            f'the tokenizer of "{name}" breaks at a text of one letter ({type(error).__name__}: '
+            f"{first_line(error)})",
+            remedy="Take tokenizer.json from the model's origin again.",
+        ) from None

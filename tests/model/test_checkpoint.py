@@ -414,6 +414,20 @@ def test_a_broken_tokenizer(copied, tiny_data):
         open_checkpoint(copied, TASK, tiny_data)
 
 
+def test_a_tokenizer_that_breaks_at_a_pair(copied, tiny_data):
+    settings = json.loads((copied / "tokenizer.json").read_text())
+    first, second = ({"Sequence": {"id": part, "type_id": 0}} for part in "AB")
+    settings["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [first],
+        "pair": [first, {"SpecialToken": {"id": "[GONE]", "type_id": 0}}, second],
+        "special_tokens": {},
+    }
+    (copied / "tokenizer.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="breaks at a text of one letter .PanicException"):
+        open_checkpoint(copied, TASK, tiny_data)
+
+
 def test_an_architecture_without_such_a_head_names_those_that_have_one(
     tiny_data, tiny_tokenizer, tmp_path
 ):
