@@ -15,11 +15,13 @@ def make_bundle(
     """A function that trains a Learner a little and saves it; further options are the Learner's."""
     import ftkit
 
-    def make(data: Any = None, *, epochs: int = 1, **options: Any) -> Path:
+    def make(
+        data: Any = None, *, epochs: int = 1, checkpoint: Path = tiny_checkpoint, **options: Any
+    ) -> Path:
         folder = tmp_path_factory.mktemp("bundle")
         learn = ftkit.classification_learner(
             tiny_data if data is None else data,
-            tiny_checkpoint,
+            checkpoint,
             **{"bs": 8, "precision": "fp32", "path": folder, **options},
         )
         learn.fit_one_cycle(epochs, 1e-2)
