@@ -13,8 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-import transformers.models.bert.modeling_bert  # noqa: F401
-
+import ftkit
 import ftkit.jobs.predict  # noqa: F401
 from ftkit.cli import main
 
@@ -38,7 +37,7 @@ def run(model, source, output):
 
 def kill_somewhere(command, state, rng):
     """Kill a child within the next rows that it writes."""
-    until = rows_of(state) + rng.randint(1, 80)
+    until = rows_of(state) + rng.randint(1, 48)
     child = run(*command)
     while rows_of(state) < until:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -52,6 +51,9 @@ def kill_somewhere(command, state, rng):
 if __name__ == "__main__":
     kills, seed, model, *files = sys.argv[1:]
     rng = random.Random(int(seed))
+    # What transformers imports and prepares for its first model, once for all children. It is not
+    # asked: threads would not survive a fork.
+    ftkit.load_model(model)
     for source, output in zip(files[::2], files[1::2], strict=True):
         for _ in range(int(kills)):
             kill_somewhere((model, source, output), Path(f"{output}.part.json"), rng)

@@ -551,18 +551,18 @@ def test_a_full_disk_keeps_what_it_took(predict, tmp_path, suffix):
         assert pq.read_table("a.parquet").equals(pq.read_table("whole.parquet"))
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(2, 0), pytest.param(10, 1, marks=pytest.mark.slow)])
-def test_a_killed_job_ends_as_one_never_killed(predict, bundle, tmp_path, kills, seed):
+def test_a_killed_job_ends_as_one_never_killed(predict, bundle, tmp_path):
+    kills, seed = 10, 1
     command = [sys.executable, _SCRIPT, kills, seed, bundle]
     files = {"a.jsonl": tmp_path / "rows.csv", "a.parquet": tmp_path / "rows.parquet"}
     for output, file in files.items():
-        command += [write_rows(file, 150 * kills), output]
+        command += [write_rows(file, 110 * kills), output]
     # One thread, as the whole job here has: a sum in another order is another number.
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     kept = [int(line) for line in done.stdout.splitlines() if line.isdigit()]
     assert len(kept) == 2 * kills
-    assert 0 < kept[0] < kept[kills - 1] < 150 * kills
+    assert 0 < kept[0] < kept[kills - 1] < 110 * kills
     for output, file in files.items():
         killed = Path(output).read_bytes()
         assert predict(file, "--output", output, "--batch-size", 1)[0] == 0
@@ -581,7 +581,7 @@ from pathlib import Path
 from ftkit.cli import main
 model, *files = sys.argv[1:]
 for file in files:
-    assert main(["predict", model, file, "--output", file + ".jsonl"]) == 0
+    assert main(["predict", model, file, "--output", file + ".jsonl", "--batch-size", "8"]) == 0
     (peak,) = (
         line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
     )
@@ -593,10 +593,10 @@ for file in files:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
 def test_memory_is_flat(bundle, tmp_path):
     files = []
-    for count in (2_000, 20_000):
+    for count in (500, 5_000):
         files.append(tmp_path / f"{count}.parquet")
         # A column that the model does not read costs memory and no time.
-        columns = {"note": ["x" * 4_000] * count, "text": ["late"] * count}
+        columns = {"note": ["x" * 16_000] * count, "text": ["late"] * count}
         pq.write_table(pa.table(columns), files[-1])
     command = [sys.executable, "-c", _PEAKS, bundle, *files]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
