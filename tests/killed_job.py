@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import ftkit
-import ftkit.jobs.predict  # noqa: F401
+import ftkit.jobs.predict
 from ftkit.cli import main
 
 

@@ -257,7 +257,9 @@ print("answered")
     assert run_python(code) == "answered\n"
 
 
-def test_serving_imports_neither_fastai_nor_pandas(make_checkpoint, tmp_path):
+def test_serving_imports_nothing_of_training(make_checkpoint, tmp_path):
+    """In a process that refuses those libraries, a bundle opens, answers and is scored."""
+    from ftkit.inference import load_model
     from ftkit.inference.bundle import save_bundle
     from ftkit.model.checkpoint import open_bundled
     from ftkit.tasks import Classification
@@ -267,14 +269,34 @@ def test_serving_imports_neither_fastai_nor_pandas(make_checkpoint, tmp_path):
     folder = make_checkpoint("bert", "ForSequenceClassification", **names)
     model, tokenizer = open_bundled(folder, task.head())
     bundle = save_bundle(tmp_path / "model", model, tokenizer, task, limit=64, card="")
+    rows = ["my refund", "late " * 100, {"text": "parcel"}]
     code = f"""
 import json, sys
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+
+REFUSED = {_NOT_FOR_SERVING - {"sklearn"} | {"IPython"}!r}
+
+class Refuse(Loader):
+    # Finds these libraries, and refuses to run them.
+    def find_spec(self, name, path=None, target=None):
+        return ModuleSpec(name, self) if name.split(".")[0] in REFUSED else None
+
+    def exec_module(self, module):
+        raise ImportError(module.__name__ + " is not for serving")
+
+sys.meta_path.insert(0, Refuse())
 from ftkit.inference import load_model
 model = load_model({str(bundle)!r}, device="cpu")
-answers = model.predict(["my refund", "late " * 100, {{"text": "parcel"}}])
+answers = model.predict(json.loads({json.dumps(rows)!r}))
 print(json.dumps([answer.to_dict() for answer in answers]))
 print(json.dumps(sorted({_NOT_FOR_SERVING!r} & set(sys.modules))))
+print(model.evaluate({{"text": ["my refund"], "label": ["billing"]}}).rows)
+print(json.dumps(sorted(REFUSED & {{name.split(".")[0] for name in sys.modules}})))
 """
-    *_, answers, loaded = run_python(code).strip().splitlines()
-    assert [set(answer["scores"]) for answer in json.loads(answers)] == [set(task.labels)] * 3
-    assert json.loads(loaded) == []
+    *_, answers, loaded, scored, refused = run_python(code).strip().splitlines()
+    expected = load_model(bundle, device="cpu").predict(rows)
+    for answer, wanted in zip(json.loads(answers), expected, strict=True):
+        assert answer["label"] == wanted.label
+        assert answer["scores"] == pytest.approx(wanted.scores, abs=1e-5)
+    assert (json.loads(loaded), scored, json.loads(refused)) == ([], "1", [])

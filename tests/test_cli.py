@@ -490,24 +490,6 @@ def test_help_imports_nothing_heavy():
         assert not heavy & set(eval(done.stderr))
 
 
-def test_sigterm_is_survived(arguments, tmp_path, fails):
-    command = [*_FTKIT, *arguments, "--output", str(tmp_path / "run"), "--epochs", "100000"]
-    with (tmp_path / "said").open("w") as log:
-        long = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 240
-        while (tmp_path / "said").read_text().count("\n") < 3:  # in its second epoch
-            assert long.poll() is None, (tmp_path / "said").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        long.terminate()
-        assert long.wait() == 128 + signal.SIGTERM
-    last = (tmp_path / "said").read_text().splitlines()[-1]
-    assert last.startswith("ftkit: stopped after")
-    assert last.endswith(f"Go on with: ftkit train --output {tmp_path / 'run'} --resume")
-    said = fails(*arguments, "--output", tmp_path / "run")
-    assert "holds a run that was stopped" in said
-
-
 def test_a_killed_run_is_started_anew_by_the_same_command(arguments, tmp_path, capsys):
     folder = tmp_path / "run"
     command = [*arguments, "--output", str(folder), "--limit", "40"]

@@ -1,8 +1,5 @@
 """Answers of a saved model: those of transformers' pipeline, in order, whatever the batch."""
 
-import subprocess
-import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -380,42 +377,3 @@ def test_a_precision_that_the_device_lacks(shared_bundle, monkeypatch):
 def test_a_folder_that_is_no_bundle(tiny_checkpoint):
     with pytest.raises(CheckpointError, match="no ftkit model"):
         ftkit.load_model(tiny_checkpoint)
-
-
-# Serving
-
-
-def test_serving_imports_nothing_of_training(shared_bundle):
-    """In a process that refuses those libraries, a bundle opens and answers."""
-    script = '''
-        import sys
-        from importlib.abc import Loader
-        from importlib.machinery import ModuleSpec
-
-        BLOCKED = {"fastai", "fastcore", "pandas", "matplotlib", "wandb", "datasets", "IPython"}
-
-        class Refuse(Loader):
-            """Finds these libraries, and refuses to run them."""
-
-            def find_spec(self, name, path=None, target=None):
-                return ModuleSpec(name, self) if name.split(".")[0] in BLOCKED else None
-
-            def exec_module(self, module):
-                raise ImportError(f"{module.__name__} is not for serving")
-
-        sys.meta_path.insert(0, Refuse())
-        import ftkit
-
-        model = ftkit.load_model(sys.argv[1])
-        print(model.predict(["my refund invoice payment"])[0].label)
-        print(model.evaluate({"text": ["my refund"], "label": ["billing"]}).rows)
-        print(sorted(BLOCKED & {name.split(".")[0] for name in sys.modules}))
-    '''
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(shared_bundle)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["billing", "1", "[]"]

@@ -119,8 +119,9 @@ def test_clients_get_their_own_answers_and_errors(serve, folder):
     assert service.end() == ""
 
 
-def test_overload_is_refused_and_the_rest_answered(serve):
-    service = serve("--max-waiting", "8", "--max-tokens", "1")
+def test_overload_is_refused_and_sigterm_answers_what_was_asked(serve):
+    # A long row is a batch alone; short ones wait together.
+    service = serve("--max-waiting", "8", "--max-tokens", "500", "--max-wait", "1.5")
     body = json.dumps({"rows": ["late refund " * 200]})
     answers = service.ask_all([body] * 200, clients=200)
     codes = [answer.status_code for answer in answers]
@@ -129,6 +130,20 @@ def test_overload_is_refused_and_the_rest_answered(serve):
     assert refused.headers["retry-after"] == "1"
     assert "8 rows wait already" in refused.json()["error"]
     assert service.ask_all([body])[0].status_code == 200
+    body = json.dumps({"rows": ["late refund"]})
+
+    async def run():
+        async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+            asked = [
+                asyncio.create_task(client.post(f"{service.url}/predict", content=body))
+                for _ in range(5)
+            ]
+            await asyncio.sleep(0.5)
+            service.process.send_signal(signal.SIGTERM)
+            return await asyncio.gather(*asked)
+
+    assert [answer.status_code for answer in asyncio.run(run())] == [200] * 5
+    assert service.process.wait(30) in (0, -signal.SIGTERM)
 
 
 def test_what_fails_is_counted(recipe, folder, monkeypatch):
@@ -145,21 +160,3 @@ def test_what_fails_is_counted(recipe, folder, monkeypatch):
             assert f'ftkit_requests_total{{status="{status}"}} 1.0' in metrics
         assert "ftkit_seconds_count 3.0" in metrics
         assert client.post("/predict", json={"rows": ["late"]}).status_code == 200
-
-
-def test_sigterm_answers_what_was_asked(serve):
-    service = serve("--max-wait", "1.5")
-    body = json.dumps({"rows": ["late refund"]})
-
-    async def run():
-        async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
-            asked = [
-                asyncio.create_task(client.post(f"{service.url}/predict", content=body))
-                for _ in range(5)
-            ]
-            await asyncio.sleep(0.5)
-            service.process.send_signal(signal.SIGTERM)
-            return await asyncio.gather(*asked)
-
-    assert [answer.status_code for answer in asyncio.run(run())] == [200] * 5
-    assert service.process.wait(30) in (0, -signal.SIGTERM)

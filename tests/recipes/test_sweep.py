@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 from wandb.sdk.lib.config_util import save_config_file_from_dict
@@ -16,8 +15,7 @@ from wandb.util import get_core_path
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
-def test_an_agent_can_run_the_sweep(minilm: str, tmp_path: Path) -> None:
+def test_an_agent_can_run_the_sweep(tiny_checkpoint: Path, tmp_path: Path) -> None:
     sweep = yaml.safe_load((ROOT / "recipes" / "sweep.yaml").read_text("utf-8"))
     assert set(sweep["parameters"]) == {"lr", "epochs"}
     values = {
@@ -44,7 +42,7 @@ def test_an_agent_can_run_the_sweep(minilm: str, tmp_path: Path) -> None:
         "WANDB_DATA_DIR": str(tmp_path),
     }
     done = subprocess.run(
-        [*command, "--limit=24"],
+        [*command, "--limit=24", f"--checkpoint={tiny_checkpoint}"],
         cwd=tmp_path,
         env={**os.environ, **environment},
         capture_output=True,
