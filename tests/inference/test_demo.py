@@ -383,39 +383,27 @@ def serving(bundle, folder):
         process.wait()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_cleanly(shared_bundle, tmp_path, sent):
-    import httpx
-
-    folder = tmp_path / "served"
-    with serving(shared_bundle, folder) as (address, process):
-        assert httpx.get(address, trust_env=False).status_code == 200
-        files = {"files": ("rows.csv", b"text\nsecret words\n")}
-        posted = httpx.post(f"{address}/gradio_api/upload", files=files, trust_env=False)
-        assert posted.status_code == 200
-        assert list(folder.rglob("rows.csv"))
-        process.send_signal(sent)
-        assert process.wait(timeout=30) == 128 + sent
-    said = (folder / "said").read_text().splitlines()
-    assert said == [f"the page is at {address} (Ctrl-C ends it)", "ftkit: stopped"]
-    assert not list(folder.glob("ftkit-demo-*"))
-
-
 # In a browser
 
 
 @pytest.fixture(scope="module")
-def address(shared_bundle, tmp_path_factory):
+def served(shared_bundle, tmp_path_factory):
+    """A page's address, its process and its folder."""
+    folder = tmp_path_factory.mktemp("served") / "page"
+    with serving(shared_bundle, folder) as (address, process):
+        yield address, process, folder
+
+
+@pytest.fixture(scope="module")
+def address(served):
+    return served[0]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium; its windows log their requests."""
     if not (CHROMIUM and DRIVER):
         pytest.skip("no chromium and chromedriver here")
-    with serving(shared_bundle, tmp_path_factory.mktemp("served") / "page") as (address, _):
-        yield address
-
-
-@pytest.fixture
-def browser(address):
-    """The page in a headless Chromium, 1280 wide; its windows log their requests."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -425,11 +413,23 @@ def browser(address):
         options.add_argument(f"--{option}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    set_size(driver, 1280, 900)
-    driver.get(address)
-    wait_for(driver, "textarea")
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def browser(chromium, address):
+    """A window of it with the page, 1280 wide, that knows nothing of those before."""
+    for log in ("browser", "performance"):
+        chromium.get_log(log)
+    first = chromium.current_window_handle
+    chromium.switch_to.new_window("window")
+    set_size(chromium, 1280, 900)
+    chromium.get(address)
+    wait_for(chromium, "textarea")
+    yield chromium
+    chromium.close()
+    chromium.switch_to.window(first)
 
 
 def set_size(driver, width, height):
@@ -609,3 +609,30 @@ for (const element of document.querySelectorAll("body *")) {
 }
 return found;
 """
+
+
+# The end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly(request, shared_bundle, tmp_path, sent):
+    """By Ctrl-C a new page, by SIGTERM that of the tests above, which is why this comes last."""
+    import httpx
+
+    with contextlib.ExitStack() as stack:
+        if sent == signal.SIGTERM:
+            address, process, folder = request.getfixturevalue("served")
+        else:
+            folder = tmp_path / "served"
+            address, process = stack.enter_context(serving(shared_bundle, folder))
+        assert httpx.get(address, trust_env=False).status_code == 200
+        files = {"files": ("rows.csv", b"text\nsecret words\n")}
+        posted = httpx.post(f"{address}/gradio_api/upload", files=files, trust_env=False)
+        assert posted.status_code == 200
+        assert list(folder.rglob("rows.csv"))
+        process.send_signal(sent)
+        assert process.wait(timeout=30) == 128 + sent
+    said = (folder / "said").read_text().splitlines()
+    assert said == [f"the page is at {address} (Ctrl-C ends it)", "ftkit: stopped"]
+    assert not list(folder.glob("ftkit-demo-*"))
