@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -488,6 +489,33 @@ def test_help_imports_nothing_heavy():
         assert done.stdout
         heavy = {"torch", "transformers", "fastai", "datasets", "numpy", "pandas", "tomli_w"}
         assert not heavy & set(eval(done.stderr))
+
+
+def test_sigterm_is_survived(arguments, tmp_path, fails):
+    said, ended = io.StringIO(), threading.Event()
+    # Else, where it is not heeded, it would end the tests.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    run = [*arguments, "--output", tmp_path / "run", "--epochs", "100000"]
+
+    def terminate():
+        while said.getvalue().count("\n") < 3:  # in its second epoch
+            if ended.wait(0.02):
+                return
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    try:
+        with contextlib.redirect_stdout(said):
+            last = fails(*run, code=128 + signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        ended.set()
+        thread.join()
+        signal.signal(signal.SIGTERM, before)
+    assert last.startswith("ftkit: stopped after")
+    assert last.endswith(f"Go on with: ftkit train --output {tmp_path / 'run'} --resume")
+    assert "holds a run that was stopped" in fails(*arguments, "--output", tmp_path / "run")
 
 
 def test_a_killed_run_is_started_anew_by_the_same_command(arguments, tmp_path, capsys):
