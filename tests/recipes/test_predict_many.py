@@ -19,6 +19,7 @@ from ftkit.jobs.predict import PredictJob
 from ftkit.tasks import Classification
 
 ray = pytest.importorskip("ray")
+Cluster = pytest.importorskip("ray.cluster_utils").Cluster
 
 _RECIPE = Path(__file__).parents[2] / "recipes" / "predict_many.py"
 _PROGRESS = re.compile(r"([\d,]+ of [\d,]+ rows, [\d,]+ rows/s\n)*")
@@ -79,12 +80,13 @@ def test_a_folder_is_answered_here(recipe, bundle, capfd):
 
 
 @pytest.mark.slow
-def test_a_killed_job_goes_on_on_a_cluster(bundle, tmp_path, monkeypatch, capfd):
+def test_a_killed_job_goes_on_on_a_cluster(recipe, bundle, tmp_path, monkeypatch, capfd):
     rows = write_rows(tmp_path / "rows" / "a.parquet", 1600)
     answers = tmp_path / "answers"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     command = [sys.executable, _RECIPE, bundle, tmp_path / "rows", "--output", answers]
-    command += ["--shard-rows", "100", "--address", ray.get_runtime_context().gcs_address]
+    command += ["--shard-rows", "100", "--address", cluster.address]
+    capfd.readouterr()
     try:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         while len(list(answers.glob("*.parquet"))) < 3:
@@ -94,12 +96,13 @@ def test_a_killed_job_goes_on_on_a_cluster(bundle, tmp_path, monkeypatch, capfd)
         process.communicate()
         done = {file: file.stat().st_mtime_ns for file in answers.glob("*.parquet")}
         assert len(done) < 16
-        resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+        job = PredictJob(bundle, str(tmp_path / "rows"), resume=True)
+        recipe.main(job, str(answers), shard_rows=100, address=cluster.address)
     finally:
-        ray.shutdown()
-    assert resumed.returncode == 0
-    assert _PROGRESS.fullmatch(resumed.stderr)
-    found = re.match(r"([\d,]+) rows answered in (\d+) of 16 shards", resumed.stdout)
+        cluster.shutdown()
+    out, err = capfd.readouterr()
+    assert _PROGRESS.fullmatch(err)
+    found = re.match(r"([\d,]+) rows answered in (\d+) of 16 shards", out)
     # The last shard of the killed job may have become whole after we looked.
     assert 16 - len(done) - int(found[2]) in (0, 1)
     assert int(found[1].replace(",", "")) == 100 * int(found[2])
