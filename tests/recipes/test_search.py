@@ -13,6 +13,12 @@ optuna = pytest.importorskip("optuna")
 pytestmark = pytest.mark.filterwarnings("ignore::ftkit.errors.FtkitWarning")
 
 
+@pytest.fixture
+def without_plots(recipe, monkeypatch):
+    """No plots, which take longer than so small a search; other tests look at them."""
+    monkeypatch.setattr(recipe, "draw_plots", lambda *_: None)
+
+
 def open_trials(output):
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{output}/study.db")
     return study, study.get_trials()
@@ -65,6 +71,7 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(recipe, tiny_checkpoint, tmp_
     assert (tmp_path / "whole" / "param_importances.png").exists()
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_a_trial_behind_the_others_is_given_up(recipe, tiny_checkpoint, capsys):
     options = {"checkpoint": str(tiny_checkpoint), "limit": 16, "output": "out"}
     recipe.main(**options, trials=1)
@@ -115,6 +122,7 @@ def test_trials_without_a_score_are_given_up(recipe, tiny_checkpoint, tmp_path):
     assert [trial.state.name for trial in open_trials("out")[1]] == ["PRUNED"] * 2
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_a_search_of_other_settings_is_not_mixed_in(recipe, tiny_checkpoint):
     options = {"checkpoint": str(tiny_checkpoint), "trials": 1, "output": "out"}
     recipe.main(**options, limit=16)
