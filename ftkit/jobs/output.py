@@ -16,6 +16,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -240,7 +241,7 @@ def check_same(job: Mapping[str, Any], begun: Mapping[str, Any], place: Path) ->
 def note_versions(begun: Mapping[str, str]) -> None:
     """Warn where other versions of the libraries began the job."""
     now = versions()
-    moved = [f"{name} was {then}" for name, then in begun.items() if then != now[name]]
+    moved = [f"{name} was {then}" for name, then in begun.items() if then != now.get(name)]
     if moved:
         warnings.warn(
             f"other versions began this job ({', '.join(moved)}): scores may differ in their "
@@ -251,6 +252,9 @@ def note_versions(begun: Mapping[str, str]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what the answers depend on."""
-    libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {"ftkit": __version__, **libraries}
+    """Of what the answers depend on; an exported model needs no torch."""
+    found = {"ftkit": __version__}
+    for name in _LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

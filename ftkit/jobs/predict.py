@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftkit.data.columns import ColumnMap
 from ftkit.data.pieces import Piece, RowSource, find_inputs, open_lines, open_rows
@@ -27,9 +27,12 @@ from ftkit.inference import Predictor, load_model
 from ftkit.jobs.formats import ERROR, PREDICTION, Columns, Format, JsonLines
 from ftkit.jobs.output import Direct, Output, PartFile, digest
 from ftkit.jobs.progress import Progress
-from ftkit.model.device import Precision
 from ftkit.task import Prediction, Task
 from ftkit.tasks import with_options
+
+if TYPE_CHECKING:
+    # It imports torch, and an exported model answers without.
+    from ftkit.model.device import Precision
 
 STANDARD_INPUT = "-"
 # Batches that are sorted by length, answered and written together; fewer where each takes long.

@@ -300,8 +300,9 @@ def test_int8_gives_way_product_by_product(traced, shared_bundle, tiny_data, tmp
 
 @pytest.fixture(scope="module")
 def site_without_torch(tmp_path_factory):
-    """A folder of links to what transformers and onnxruntime need, and nothing else."""
-    site, wanted, seen = tmp_path_factory.mktemp("site"), ["transformers", "onnxruntime"], set()
+    """A folder of links to what transformers, onnxruntime and datasets need, and nothing else."""
+    site, seen = tmp_path_factory.mktemp("site"), set()
+    wanted = ["transformers", "onnxruntime", "datasets"]
     while wanted:
         name = canonicalize_name(wanted.pop())
         if name in seen:
@@ -350,6 +351,17 @@ def test_an_export_answers_where_there_is_no_torch(site_without_torch, exported,
     found = json.loads(run_without_torch(site_without_torch, code, exported.folder))
     wanted = [each.to_dict() for each in model.predict(["my refund", "late"])]
     assert_close(found, wanted, 1e-5)
+
+
+def test_the_command_line_predicts_where_there_is_no_torch(site_without_torch, exported, tmp_path):
+    code = """
+        from ftkit.cli import main
+        sys.exit(main(["predict", *sys.argv[1:]]))
+    """
+    rows, found = tmp_path / "rows.csv", tmp_path / "found.jsonl"
+    rows.write_text("text\nmy refund\nlate\n")
+    run_without_torch(site_without_torch, code, exported.folder, rows, "--output", found)
+    assert [json.loads(line)["text"] for line in found.open()] == ["my refund", "late"]
 
 
 def test_a_bundle_wants_torch(site_without_torch, shared_bundle):
