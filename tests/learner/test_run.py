@@ -604,7 +604,9 @@ def test_minilm_on_real_rows(data_dir, minilm, tmp_path):
         checkpoint=minilm,
         output=str(tmp_path / "run"),
         epochs=1,
-        limit=400,
+        lr=2e-3,
+        batch_size=16,
+        limit=200,
     )
     metrics = run(settings)
     assert metrics["validation"]["accuracy"] > 0.65
