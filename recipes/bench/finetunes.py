@@ -239,10 +239,16 @@ def compete(job: Job, work: Path, rounds: int, clock: Measure) -> dict[str, list
 
 def judge_model(job: Job, judge: Any, model: Any) -> float:
     """The score on the test rows of these weights, in the judge's own model."""
-    own = judge.trainer.model
-    if own.config.id2label != model.config.id2label:
-        raise SystemExit(f"other labels: {own.config.id2label}, {model.config.id2label}")
-    own.load_state_dict(model.state_dict())
+    own, weights = judge.trainer.model, model.state_dict()
+    wanted, found = own.config.id2label, model.config.label2id
+    if set(wanted.values()) != set(found):
+        raise SystemExit(f"other labels: {wanted}, {found}")
+    order = [found[wanted[i]] for i in range(len(wanted))]
+    if order != sorted(order):
+        # The same labels in another order.
+        for name in ("classifier.weight", "classifier.bias"):
+            weights[name] = weights[name][order]
+    own.load_state_dict(weights)
     return float(judge.score()["test"][job.score])
 
 
