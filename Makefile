@@ -12,10 +12,9 @@ help:  ## Show this help
 demo: $(READY)  ## Fine-tune MiniLM on the bundled support tickets, then use the model
 	$(BIN)/python recipes/classify_tickets.py
 
-# One process more than cores: a test that waits for a browser or a cluster leaves its core to another.
 test: lint  ## Run every check and every test
-	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder \
-	    -n $$($(BIN)/python -c 'import os; print(min(4, 1 + os.cpu_count()))')
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 \
+	    --dist loadfile --no-loadscope-reorder
 
 docs: $(READY)  ## Build the documentation into site/; a broken link fails
 	$(BIN)/zensical build --strict --clean
