@@ -19,7 +19,7 @@ from ftkit.task import Task
 from ftkit.tasks import TASKS
 
 FORMAT = 1
-_LEAST = 8  # tokens, as of every task's max_length: room for special tokens and a text
+_LEAST = 8  # tokens: no task's max_length may be less, to have room for special tokens and a text
 _MOST = 10**7  # no option counts more: tokens, beams, rows to validate
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
