@@ -39,6 +39,7 @@ with warnings.catch_warnings():
     from fastai.metrics import F1Score, accuracy
     from fastai.optimizer import OptimWrapper, detuplify_pg, set_item_pg
     from fastai.torch_basics import Pipeline, Transform
+    from fastai.torch_core import defaults as fastai_defaults
     from fastai.torch_core import display_df, set_seed, to_detach
     from fastcore.foundation import L
 
@@ -74,6 +75,7 @@ __all__ = [
     "accuracy",
     "detuplify_pg",
     "display_df",
+    "fastai_defaults",
     "fastcore_all",
     "load_learner",
     "noop",

@@ -14,6 +14,8 @@ from tiny_checkpoints import ARCHITECTURES
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# The same on every machine; `learner/test_gpu.py` pretends a GPU.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 _ROOT = Path(__file__).parents[1]
 

@@ -18,6 +18,7 @@ import datasets
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ftkit._fastai import (
     CategoryMap,
@@ -384,8 +385,11 @@ class TextLoader(TfmdDL):
         """The rows of a batch, each read when asked for."""
         return LazyRows(self, inputs["row"])
 
-    def _show(self, rows: list[Row], decided: Tensor | None = None) -> list[dict[str, str]]:
+    def _show(self, rows: list[Row], decided: Any = None) -> list[dict[str, str]]:
         data: TextRows = self.dataset
+        if isinstance(decided, (list, L)):
+            # Of batches that differ in shape; what is told of a row ends where the row does.
+            decided = pad_sequence(list(decided), batch_first=True, padding_value=-100)
         return data.task.show(rows, data.tokenizer, decided)
 
     def _shown_rows(self, inputs: Any, max_n: int) -> list[Row]:
@@ -412,25 +416,34 @@ class TextLoader(TfmdDL):
         self, b: Any, out: Any, max_n: int = 9, ctxs: Any = None, show: bool = True, **kwargs: Any
     ) -> None:
         """Print rows of a batch with what was predicted for them."""
-        decided = (out[0] if isinstance(out, tuple) else out)[:max_n]
+        decided = (_one(out) if isinstance(out, tuple) else out)[:max_n]
         print_table(self._show(self._shown_rows(b[0], max_n), decided))
 
     def decode_batch(self, b: Any, max_n: int = 9, full: bool = True) -> Any:
         """Rows and the names of their targets."""
         rows = self._shown_rows(b[0], max_n)
-        return L(list(zip(rows, self._named(rows, b[1][:max_n]), strict=True)))
+        return L(list(zip(rows, self._named(rows, _one(b[1:])[:max_n]), strict=True)))
 
     def words_of(self, inputs: Any, decided: Tensor) -> list[str]:
         """What was decided for the first rows of a batch, in words."""
         rows = self._shown_rows(inputs, len(decided))
         return [str(each) for each in self._named(rows, decided)]
 
-    def _named(self, rows: list[Row], decided: Tensor) -> list[str]:
+    def _named(self, rows: list[Row], decided: Any) -> list[str]:
         """What was decided for the rows, as cells of a table."""
         return [each["predicted"] for each in self._show(rows, decided)]
 
     def _pre_show_batch(self, b: Any, max_n: int = 9) -> Any:
-        return ShownRows(self._shown_rows(b[0], max_n)), b[1:], self.decode_batch(b, max_n)
+        return (
+            ShownRows(self._shown_rows(b[0], max_n), self.dataset.task),
+            b[1:],
+            self.decode_batch(b, max_n),
+        )
+
+
+def _one(given: Sequence[Any]) -> Any:
+    """What there is of a batch; rows that differ in shape fastai gives one by one."""
+    return given[0] if len(given) == 1 else list(given)
 
 
 class LazyRows(Sequence[Row]):
@@ -451,16 +464,28 @@ class LazyRows(Sequence[Row]):
 class ShownRows(list[Row]):
     """Rows on their way to fastai's `plot_top_losses`, which looks at this type."""
 
+    def __init__(self, rows: list[Row], task: Task) -> None:
+        super().__init__(rows)
+        self.task = task
+
 
 def _plot_top_losses(
     x: ShownRows, y: Any, its: Any, outs: Any, preds: Any, losses: Any, **kwargs: Any
 ) -> None:
-    """Print the rows with the largest losses: text, target, prediction, its score and loss."""
-    table = []
+    """Print the rows with the largest losses: text, target, prediction, its score and loss.
+
+    Raises SettingError for a task whose losses are not those of rows.
+    """
+    if x.task.packs:
+        raise SettingError(
+            f"{x.task.name} has a loss for each block of text, which is no row",
+            remedy="learn.show_results() shows blocks, and what is said of them.",
+        )
+    table, labels = [], getattr(x.task, "labels", ())
     for (row, target), (predicted,), scores, loss in zip(its, outs, preds, losses, strict=True):
         texts = {name: value for name, value in row.items() if isinstance(value, str)}
         shown = {**dict(list(texts.items())[:1]), "target": target, "predicted": predicted}
-        if scores.ndim == 1:
+        if scores.shape == (len(labels),):
             shown["score"] = f"{float(scores.max()):.3f}"
         table.append({**shown, "loss": f"{float(loss):.3f}"})
     print_table(table)

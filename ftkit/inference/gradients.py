@@ -135,7 +135,7 @@ def _attribute(
     found: Tensor = LayerIntegratedGradients(outputs, embeddings).attribute(
         ids, hidden, n_steps=n_steps, internal_batch_size=max(batch_size, len(ids))
     )
-    summed: np.ndarray = found.detach().double().sum(-1).cpu().numpy()
+    summed: np.ndarray = found.detach().cpu().double().sum(-1).numpy()
     return summed
 
 

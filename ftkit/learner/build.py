@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ftkit._fastai import DataLoaders, ProgressCallback, noop
+import torch
+
+from ftkit._fastai import DataLoaders, ProgressCallback, fastai_defaults, noop
 from ftkit.data.loaders import TextLoaders, text_loaders
 from ftkit.data.sources import load_data
 from ftkit.errors import SettingError, check_least
@@ -36,9 +38,6 @@ from ftkit.tasks import (
     Translation,
     get_task,
 )
-
-if TYPE_CHECKING:
-    import torch
 
 
 def finetune_learner(
@@ -86,7 +85,7 @@ def finetune_learner(
     """
     check_least(1, bs=bs, max_tokens=max_tokens, body_groups=body_groups)
     task, shard = get_task(task), join()
-    device, is_loaders = default_device(), isinstance(data, DataLoaders)
+    device, is_loaders = _training_device(), isinstance(data, DataLoaders)
     if is_loaders and shard[1] > 1:
         raise SettingError(
             "the DataLoaders of a DataBlock are not shared out to several processes",
@@ -246,6 +245,11 @@ def language_model_learner(
     `finetune_learner`. What it saves is a checkpoint for the other verbs.
     """
     return finetune_learner(data, checkpoint, task=task or LanguageModeling(), **options)
+
+
+def _training_device() -> torch.device:
+    """The first GPU where there is one, unless fastai's `default_device(False)` forbids it."""
+    return torch.device("cpu") if fastai_defaults.use_cuda is False else default_device()
 
 
 def default_lr(model: TextModel) -> float:

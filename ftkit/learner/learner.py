@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ftkit._fastai import L
 from ftkit.data.loaders import TextLoaders
 from ftkit.data.tables import print_table
 from ftkit.errors import SettingError
@@ -19,9 +21,6 @@ from ftkit.learner.resume import ResumableLearner
 from ftkit.model.device import Precision, autocast_dtype
 from ftkit.model.groups import describe_groups
 from ftkit.task import Reduction
-
-if TYPE_CHECKING:
-    pass
 
 
 class TaskLoss:
@@ -36,13 +35,24 @@ class TaskLoss:
         """The loss of a batch."""
         return self.scores.task.loss(outputs, targets, self.reduction)
 
-    def activation(self, outputs: Tensor) -> Tensor:
+    def activation(self, outputs: Tensor | L) -> Tensor | L:
         """Scores from outputs, for `get_preds`."""
-        return torch.from_numpy(self.scores.task.scores(outputs))
+        return _of_rows(self.scores.task.scores, outputs)
 
-    def decodes(self, scores: Tensor) -> Tensor:
+    def decodes(self, scores: Tensor | L) -> Tensor | L:
         """Decisions from scores, for `get_preds(with_decoded=True)`."""
-        return torch.from_numpy(self.scores.trained_task.decide(scores))
+        return _of_rows(self.scores.trained_task.decide, scores)
+
+
+def _of_rows(answer: Callable[[Tensor], np.ndarray], rows: Tensor | L) -> Tensor | L:
+    """What a task makes of all rows; where batches differ in shape, fastai gathers a list of them.
+
+    The rows of what is made are a tensor again where they are of one shape.
+    """
+    if isinstance(rows, Tensor):
+        return torch.from_numpy(answer(rows))
+    made = [torch.from_numpy(answer(row[None]))[0] for row in rows]
+    return torch.stack(made) if len({each.shape for each in made}) == 1 else L(made)
 
 
 class TextLearner(ResumableLearner):

@@ -86,8 +86,11 @@ class WritingTask:
         return as_array(outputs)
 
     def decide(self, scores: ArrayLike) -> np.ndarray:
-        """The generated ids (rows, tokens) as they are."""
-        return as_array(scores)
+        """The generated ids (rows, tokens) as they are; of logits (rows, tokens, vocabulary), as
+        `get_preds` gathers them, the likeliest token behind each token of the target.
+        """
+        array = as_array(scores)
+        return array.argmax(-1) if array.ndim == 3 else array
 
 
 # Whole columns

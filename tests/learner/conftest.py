@@ -51,3 +51,39 @@ def multi_data(tiny_data: Any) -> Any:
 
     sizes = {"train": 48, "validation": 24, "test": 24}
     return DatasetDict({split: paired(tiny_data[split], n) for split, n in sizes.items()})
+
+
+def _rows_of(task: str, row: dict[str, str]) -> dict[str, Any]:
+    """A row of tiny_data as one of another task, whose answer is the text's first word."""
+    text, first = row["text"], row["text"].split()[0]
+    return {
+        "classification": row,
+        "ner": {
+            "text": text,
+            "entities": [{"start": 0, "end": len(first), "label": row["label"]}],
+        },
+        "qa": {
+            "question": "what is first?",
+            "context": text,
+            "answers": {"text": [first], "answer_start": [0]},
+        },
+        "summarization": {"text": text, "summary": first},
+        "translation": {"source": text, "target": first},
+        "language_modeling": {"text": text},
+    }[task]
+
+
+@pytest.fixture(scope="session")
+def task_data(tiny_data: Any) -> Callable[[str], Any]:
+    """A function that gives 16 training and 16 validation rows for a task, made of tiny_data."""
+    from datasets import Dataset, DatasetDict
+
+    def make(task: str) -> Any:
+        return DatasetDict(
+            {
+                split: Dataset.from_list([_rows_of(task, row) for row in tiny_data[split].take(16)])
+                for split in ("train", "validation")
+            }
+        )
+
+    return make

@@ -11,6 +11,8 @@ from fastai.interpret import ClassificationInterpretation, Interpretation
 from fastai.learner import load_learner
 
 import ftkit
+from ftkit.errors import SettingError
+from ftkit.learner.build import finetune_learner
 from ftkit.learner.save import predictor
 
 LABELS = ("billing", "delivery", "technical")
@@ -118,6 +120,69 @@ def test_validate_agrees_with_the_last_epoch(fitted):
     assert list(fitted.validate()) == pytest.approx(
         [last[name] for name in ("valid_loss", "accuracy", "macro_f1", "mcc")], abs=1e-5
     )
+
+
+# Every task
+
+TASKS = [
+    (ftkit.NER(max_length=12, stride=4), "bert"),
+    (ftkit.QuestionAnswering(max_length=16, stride=4), "bert"),
+    (ftkit.Summarization(num_beams=1, max_target_length=6), "bart"),
+    (ftkit.LanguageModeling(), "bert"),
+]
+rows_of_every_task = pytest.mark.parametrize(
+    ("task", "architecture"), TASKS[:3], ids=[task.name for task, _ in TASKS[:3]]
+)
+
+
+@pytest.fixture
+def learner_of(task_data, make_checkpoint, tmp_path):
+    def make(task, architecture):
+        data, checkpoint = task_data(task.name), make_checkpoint(architecture)
+        learn = finetune_learner(data, checkpoint, task=task, bs=2, precision="fp32", path=tmp_path)
+        learn.fit(1, 1e-3)
+        return learn
+
+    return make
+
+
+@rows_of_every_task
+def test_get_preds_of_every_task(learner_of, task, architecture):
+    learn = learner_of(task, architecture)
+    rows = learn.dls.valid.dataset.items
+    scores, targets, decided, losses = learn.get_preds(with_decoded=True, with_loss=True)
+    assert len({len(scores), len(targets), len(decided), len(losses), len(rows)}) == 1
+    assert len({len(batch["input_ids"]) for batch, _ in learn.dls.valid}) > 1 or task.generates
+    for i in range(len(rows)):
+        alone = learn.dls.test_dl([rows[i]], with_labels=True)
+        found = learn.get_preds(dl=alone, with_decoded=True, with_loss=True)
+        own_scores, own_targets, own_decided, own_losses = (each[0] for each in found)
+        assert losses[i] == pytest.approx(float(own_losses), abs=1e-5)
+        # In a batch, rows of words or tokens have the padding of the longest.
+        own = slice(None if task.name == "qa" else len(own_targets))
+        torch.testing.assert_close(scores[i][own], own_scores, atol=1e-5, rtol=1e-4)
+        assert torch.equal(targets[i][own], own_targets)
+        assert torch.equal(decided[i][own], own_decided)
+
+
+@rows_of_every_task
+def test_top_losses_of_every_task(learner_of, task, architecture, capsys):
+    interpretation = Interpretation.from_learner(learner_of(task, architecture))
+    capsys.readouterr()
+    interpretation.plot_top_losses(5)
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[-3:] == ["target", "predicted", "loss"]
+    losses = [float(line.split()[-1]) for line in lines if line.strip()]
+    expected = sorted(interpretation.losses.tolist(), reverse=True)[:5]
+    assert losses == pytest.approx(expected, abs=1e-3)
+    interpretation.show_results([0, 1, 2, 3, 4])
+    assert len(shown_rows(capsys.readouterr().out)) == 5
+
+
+def test_losses_of_blocks_are_those_of_no_row(learner_of):
+    interpretation = Interpretation.from_learner(learner_of(*TASKS[3]))
+    with pytest.raises(SettingError, match="each block of text, which is no row"):
+        interpretation.plot_top_losses(2)
 
 
 # Interpret
