@@ -79,34 +79,40 @@ def count_parameters(model: Any) -> dict[str, int]:
 
 def time_training(
     features: Features, model: TextModel, task: Task, padding: Padding
-) -> tuple[float, str]:
+) -> tuple[float | None, str]:
     """Seconds of an epoch, from steps on a batch of rows of middle length, and the device.
 
-    Its weights stay as they are, and so does what is drawn after it.
+    Its weights stay as they are, and so does what is drawn after it. None where the device has
+    not the memory for it.
     """
     import torch
 
-    from ftkit.model.device import default_device
+    from ftkit.model.device import default_device, is_out_of_memory
 
     device = default_device()
-    model = model.to(device).train()
     order = np.argsort(features.lengths, kind="stable")
     middle = max(0, len(order) // 2 - _TRIED // 2)
     rows = order[middle : middle + _TRIED]
     inputs, targets = task.collate(features.fill(rows, padding), np.random.default_rng(0))
-    batch = {name: torch.from_numpy(values).to(device) for name, values in inputs.items()}
-    wanted = torch.from_numpy(targets).to(device)
     seconds = []
-    with torch.random.fork_rng():
-        for _ in range(1 + _STEPS):
-            start = time.perf_counter()
-            torch.autograd.backward(task.loss(model(batch), wanted))
-            model.zero_grad()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            model = model.to(device).train()
+            batch = {name: torch.from_numpy(values).to(device) for name, values in inputs.items()}
+            wanted = torch.from_numpy(targets).to(device)
+            for _ in range(1 + _STEPS):
+                start = time.perf_counter()
+                torch.autograd.backward(task.loss(model(batch), wanted))
+                model.zero_grad()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                seconds.append(time.perf_counter() - start)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None, str(device)
     # The first step also makes what others find made.
-    a_token = min(seconds[1:]) / max(1, int(batch["attention_mask"].sum()))
+    a_token = min(seconds[1:]) / max(1, int(inputs["attention_mask"].sum()))
     return a_token * int(features.window_offsets[-1]), str(device)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from ftkit.arrays import as_array
-from ftkit.errors import CheckpointError, FtkitError, first_line
+from ftkit.errors import CheckpointError, FtkitError, SettingError, first_line
 from ftkit.task import Arrays, Inputs, Task
 
 if TYPE_CHECKING:
@@ -35,20 +35,30 @@ class TorchEngine:
     def answer(self, inputs: Arrays, task: Task) -> np.ndarray:
         """As `Engine.answer`.
 
-        Raises CheckpointError where the model opens, and its settings let it answer nothing.
+        Raises SettingError where the batch does not fit into memory, CheckpointError where the
+        model opens and its settings let it answer nothing.
         """
         import torch
+
+        from ftkit.model.device import is_out_of_memory
 
         try:
             with torch.inference_mode():
                 return as_array(self.model.answer(as_tensors(inputs, self.device), task))
-        except (FtkitError, torch.OutOfMemoryError):
+        except FtkitError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                windows, tokens = inputs["input_ids"].shape
+                raise SettingError(
+                    f"{windows:,} windows of {tokens:,} tokens do not fit into the memory of the "
+                    f"{self.device.type} device ({first_line(error)})",
+                    remedy="Give a smaller batch_size, or a shorter max_length.",
+                ) from error
             raise CheckpointError(
                 f"the model cannot answer ({type(error).__name__}: {first_line(error)})",
-                remedy="Where memory is short, take smaller batches; else take its config.json and "
-                "generation_config.json from the model's origin again.",
+                remedy="Take its config.json and generation_config.json from the model's origin "
+                "again.",
             ) from error
 
 

@@ -32,6 +32,7 @@ from ftkit.errors import (
     FtkitError,
     FtkitWarning,
     SettingError,
+    TrainingError,
     check_least,
     first_line,
 )
@@ -39,6 +40,7 @@ from ftkit.learner.distributed import gather, is_first, most, wait
 from ftkit.learner.remember import plain, random_state, remembered, remind, set_random_state
 from ftkit.learner.state import WRITING, model_tensors, read_state, write_state
 from ftkit.learner.tracking import Tracker
+from ftkit.model.device import is_out_of_memory
 
 _FORMAT = 1
 _PREFIX = "step-"
@@ -93,10 +95,30 @@ class ResumableLearner(Learner):
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
 
     def all_batches(self) -> None:
-        """Every batch of the loader that is left in this pass."""
+        """Every batch of the loader that is left in this pass.
+
+        Raises TrainingError for a batch that the device has not the memory for.
+        """
         self.n_iter = len(self.dl)
         for i, batch in enumerate(self.dl, getattr(self.dl, "first_batch", 0)):
-            self.one_batch(i, batch)
+            try:
+                self.one_batch(i, batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise self._no_memory(batch, error) from error
+
+    def _no_memory(self, batch: Any, error: RuntimeError) -> TrainingError:
+        (inputs, _), kind = batch, "training" if self.training else "validation"
+        windows, tokens = inputs["input_ids"].shape
+        device = inputs["input_ids"].device.type
+        return TrainingError(
+            f"batch {self.iter + 1:,} of {self.n_iter:,} in {kind}, {windows:,} windows of "
+            f"{tokens:,} tokens, does not fit into the memory of the {device} device "
+            f"({first_line(error)})",
+            remedy="Give a smaller batch size, and Accumulate (--accumulate) to learn as from "
+            "larger ones; gradient_checkpointing, lora and a shorter max_length need less too.",
+        )
 
 
 class Checkpoints(Callback):

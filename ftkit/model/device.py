@@ -65,3 +65,11 @@ def precision_name(dtype: torch.dtype | None) -> str:
     """The name of what `autocast_dtype` gives."""
     names = {None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
     return names[dtype]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device had no memory left; a CPU and a Mac's GPU say so in words alone."""
+    words = ("can't allocate memory", "MPS backend out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+    )

@@ -4,10 +4,12 @@ import json
 import warnings
 
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
 import ftkit
 from ftkit.checks.result import DataCheck
+from ftkit.model.module import TextModel
 from ftkit.tasks import NER, Classification, QuestionAnswering
 
 _SUBJECTS = ["card", "parcel", "router", "invoice", "courier", "password", "screen", "refund"]
@@ -371,6 +373,13 @@ def test_lengths_languages_and_labels_are_counted(tiny_checkpoint, tiny_data):
     assert size["state_bytes"] == 16 * size["parameters"]
     assert size["seconds"] > 0
     assert size["device"] == "cpu"
+
+
+def test_a_device_without_the_memory_gives_no_time(tiny_checkpoint, tiny_data, monkeypatch):
+    monkeypatch.setattr(TextModel, "forward", lambda *args: torch.empty(1 << 60))
+    check = ftkit.check(tiny_data, Classification(), tiny_checkpoint)
+    assert (check.estimate["seconds"], check.estimate["device"]) == (None, "cpu")
+    assert check.estimate["parameters"] > 0
 
 
 def test_windows_are_counted_whole(tiny_checkpoint, tiny_data):

@@ -377,3 +377,16 @@ def test_a_precision_that_the_device_lacks(shared_bundle, monkeypatch):
 def test_a_folder_that_is_no_bundle(tiny_checkpoint):
     with pytest.raises(CheckpointError, match="no ftkit model"):
         ftkit.load_model(tiny_checkpoint)
+
+
+def no_memory(*args):
+    """What torch says on a CPU; the GPU's is a subclass."""
+    torch.empty(1 << 60)
+
+
+def test_a_batch_that_does_not_fit_into_memory(model):
+    hook = model.model.register_forward_pre_hook(no_memory)
+    with pytest.raises(SettingError, match=r"1 windows of \d+ tokens .* of the cpu .* batch_"):
+        model.predict(["my refund"])
+    hook.remove()
+    assert len(model.predict(["my refund"])) == 1

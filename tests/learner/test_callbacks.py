@@ -277,3 +277,15 @@ def test_early_stopping(make_learner):
     learn = make_learner(cbs=EarlyStoppingCallback(monitor="accuracy", patience=1))
     learn.fit(9, 0.0)  # nothing can improve
     assert len(learn.history.rows) == 2
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_batch_that_does_not_fit_into_memory(make_learner, is_training):
+    class Full(Callback):
+        def after_pred(self):
+            if self.training == is_training and self.learn.iter == 1:
+                torch.empty(1 << 60)
+
+    kind = "training" if is_training else "validation"
+    with pytest.raises(TrainingError, match=f"batch 2 of .* {kind}, (8|16) windows .* Accumulate"):
+        make_learner(cbs=Full()).fit(1, 1e-3)
