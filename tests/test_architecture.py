@@ -24,13 +24,14 @@ _FILES = {
 # Each room, and the rooms below it that it may import.
 _GROUND = {"errors", "spans", "arrays", "marks", "html"}
 _TASKS = {*_GROUND, "task", "features", "targets", "scores", "tasks"}
-_ABOVE = {*_TASKS, "data", "model", "inference", "reports", "learner", "_fastai"}
+_ABOVE = {*_TASKS, "data", "model", "inference", "reports", "learner", "locks", "_fastai"}
 _MAY_IMPORT = {
     "errors": set(),
     "spans": set(),
     "arrays": set(),
     "marks": set(),
     "html": {"marks"},
+    "locks": {"errors"},
     "_fastai": set(),
     "task": _GROUND,
     "features": {*_GROUND, "task"},
@@ -47,7 +48,7 @@ _MAY_IMPORT = {
     "checks": {*_TASKS, "data", "model", "inference", "checks"},
     "learner": {*_ABOVE, "checks"},
     # Files of rows and a model: `inference` itself reads no files, so that serving stays light.
-    "jobs": {*_TASKS, "data", "model", "inference", "jobs"},
+    "jobs": {*_TASKS, "data", "model", "inference", "locks", "jobs"},
     "cli": {*_ABOVE, "jobs", "checks"},
     "blurr": {*_ABOVE, "blurr"},
 }

@@ -4,7 +4,7 @@ FILE.part         what is written so far
 FILE.part.json    how much of it counts, and what the job is
 
 A job that was stopped, by Ctrl-C, a kill, a full disk or a power cut, goes on behind the last piece
-that counts. Imports `errors`; the other rooms of `jobs` call it.
+that counts. Imports `errors` and `locks`; the other rooms of `jobs` call it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from ftkit import __version__
 from ftkit.errors import DataError, FtkitWarning, SettingError
 from ftkit.jobs.formats import Format
+from ftkit.locks import hold
 
 _FORMAT = 1
 _LIBRARIES = ("torch", "transformers", "tokenizers")
@@ -91,18 +92,23 @@ class PartFile:
         self.output = Path(os.path.realpath(output))
         self.path = self.output.with_name(f"{self.output.name}.part")
         self._state_path = self.path.with_name(f"{self.path.name}.json")
-        self._state = self._read_state()
+        self._resume = resume
         self.rows = 0
         self.failed = 0
         """Rows without an answer."""
         self._bytes = 0
         self._file: FileIO | None = None
-        if self._state is None and self.path.exists():
+        self._look()
+
+    def _look(self) -> None:
+        """Read what a job that was stopped has left; raises SettingError as it began."""
+        self._state = self._read_state()
+        if self._state is None and self.path.exists() and self.path.stat().st_size:
             raise SettingError(
                 f'"{self.path}" is in the way, and is no part of a job that can go on',
                 remedy="Remove it, or give another --output.",
             )
-        if self._has_rows and not resume:
+        if self._has_rows and not self._resume:
             assert self._state is not None
             raise SettingError(
                 f'"{self.path}" holds {self._state["rows"]:,} rows of a job that was stopped',
@@ -119,17 +125,25 @@ class PartFile:
     def open(self, job: Mapping[str, Any]) -> None:
         """Begin, or go on; `job` is all that the answers depend on, as JSON.
 
-        Raises SettingError where the job that was stopped is another one.
+        Raises SettingError where the job that was stopped is another one, and where another
+        process is at it.
         """
         self._job = json.loads(json.dumps(job))
-        if self._has_rows:
-            self._go_on()
-        else:
-            # First, so that the part is known to be ours.
-            self._write_state()
-            self.path.unlink(missing_ok=True)
-        self._file = FileIO(self.path, "a")
-        self._file.truncate(self._bytes)
+        file = FileIO(self.path, "a")
+        try:
+            hold(file.fileno(), self.path)
+            # Another job may have come first while the input was read.
+            self._look()
+            if self._has_rows:
+                self._go_on()
+            else:
+                # First, so that the part is known to be ours.
+                self._write_state()
+            file.truncate(self._bytes)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
 
     def _go_on(self) -> None:
         assert self._state is not None

@@ -108,8 +108,9 @@ def predict(job: PredictJob) -> Done:
     start = time.monotonic()
     with ExitStack() as stack:
         stack.callback(sink.close)
+        path = Path(source.name)
+        stamp = _stamp(path)
         if part is not None:
-            path = Path(source.name)
             part.open(describe(job, digest(path) if path.is_file() else None))
             stack.push(lambda kind, *_: _say_where(part) if kind is not None else None)
         before = sink.rows
@@ -123,6 +124,12 @@ def predict(job: PredictJob) -> Done:
             progress.report(errors.values(), sink.failed)
             sink.add(form.encode(piece, answers, reasons(errors)), len(piece), len(errors))
             progress.advance(len(piece))
+        if _stamp(path) != stamp:
+            raise DataError(
+                "the file changed while it was read, so that some answers may be of other rows",
+                remedy="Remove what was written, and begin anew when nothing writes to it.",
+                file=source.name,
+            )
         sink.finish(form)
     seconds = time.monotonic() - start
     if sink.failed:
@@ -152,6 +159,14 @@ def find_texts(job: PredictJob, source: RowSource, task: Task) -> dict[str, str]
         if source.schema is not None and name in source.schema.names:
             raise _taken(source, name)
     return find_inputs(source, task, job.columns)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What tells that a file was written to: its size and time; None of what is no file."""
+    if not path.is_file():
+        return None
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def answer_piece(

@@ -12,6 +12,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from ftkit.learner.save import count_truncated, predictor, save
 from ftkit.learner.settings import RunSettings
 from ftkit.learner.state import WRITING, written_whole
 from ftkit.learner.tracking import WandbTracker
+from ftkit.locks import alone_at
 from ftkit.reports.compare import RESAMPLES_FILE, write_resamples
 from ftkit.reports.rows import Answers, evaluate_rows
 from ftkit.task import Task
@@ -100,6 +102,27 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
         check_has_probabilities(learn)
     if is_first():
         output.mkdir(parents=True, exist_ok=True)
+    with alone_at(output) if is_first() else nullcontext():
+        return _train(learn, data, settings, resume, tracker)
+
+
+def _train(
+    learn: TextLearner,
+    data: DatasetDict,
+    settings: RunSettings,
+    resume: bool,
+    tracker: WandbTracker | None,
+) -> dict[str, Any]:
+    """Train, evaluate and save, in a folder where no other process writes."""
+    output = Path(settings.output)
+    if is_first():
+        # Another run may have come first while the data were read.
+        if _check_output(output, resume):
+            warnings.warn(
+                f'"{output}" holds an unfinished run, which is started anew',
+                FtkitWarning,
+                stacklevel=4,
+            )
         for litter in output.glob(".model-*"):
             shutil.rmtree(litter, ignore_errors=True)
         with written_whole(output / "run.toml") as partial:
@@ -126,7 +149,7 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
         tracker.log_bundle(output / "model")
         tracker.finish()
     if is_first():
-        shutil.rmtree(checkpoints.folder, ignore_errors=True)
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
     return metrics
 
 
@@ -262,10 +285,10 @@ def _write_history(learn: TextLearner, file: Path) -> None:
         writer.writerows(learn.history.rows)
 
 
-def _check_output(output: Path, resume: bool) -> None:
-    """Refuse a folder with anything in it but what an unfinished run left."""
+def _check_output(output: Path, resume: bool) -> bool:
+    """Refuse a folder with anything in it but what an unfinished run left, to be started anew."""
     if not output.exists():
-        return
+        return False
     if not output.is_dir():
         raise SettingError(f'"{output}" is a file', remedy="Give a new folder as --output.")
     names = sorted(path.name for path in output.iterdir())
@@ -281,14 +304,9 @@ def _check_output(output: Path, resume: bool) -> None:
             f'"{output}" holds other files ({", ".join(foreign[:3])})',
             remedy="Give an --output that does not exist yet.",
         )
-    if found and not resume:
-        if any((output / "checkpoints").glob("*")):
-            raise SettingError(
-                f'"{output}" holds a run that was stopped',
-                remedy="Go on with it by --resume, or remove that folder.",
-            )
-        warnings.warn(
-            f'"{output}" holds an unfinished run, which is started anew',
-            FtkitWarning,
-            stacklevel=3,
+    if found and not resume and any((output / "checkpoints").glob("*")):
+        raise SettingError(
+            f'"{output}" holds a run that was stopped',
+            remedy="Go on with it by --resume, or remove that folder.",
         )
+    return bool(found) and not resume

@@ -16,6 +16,8 @@ import pytest
 import ftkit
 from ftkit.cli import main
 from ftkit.inference import Predictor
+from ftkit.jobs import predict as jobs
+from ftkit.locks import hold
 from ftkit.tasks import NER, Classification, QuestionAnswering, Summarization
 
 _SCRIPT = Path(__file__).parents[1] / "killed_job.py"
@@ -517,6 +519,28 @@ def test_a_strict_job_goes_on_without_being_strict(predict, stopped):
     assert len(lines_of("a.jsonl.part")) == 128
     assert predict(*stopped, "--resume")[0] == 0
     assert Path("a.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+
+
+def test_two_jobs_at_one_file(predict, stopped, tmp_path):
+    with (tmp_path / "a.jsonl.part").open("a") as other:
+        hold(other.fileno(), Path(other.name))
+        code, _, said = predict(*stopped, "--resume")
+        assert (code, "another process writes to" in said) == (2, True)
+    assert predict(*stopped, "--resume")[0] == 0
+
+
+def test_a_file_that_changes_while_it_is_read(predict, tmp_path, monkeypatch):
+    file, answer = write_rows(tmp_path / "rows.jsonl", 10), jobs.answer_piece
+
+    def answer_late(*given):
+        with file.open("a") as opened:
+            opened.write('{"id": 10, "text": "late"}\n')
+        return answer(*given)
+
+    monkeypatch.setattr(jobs, "answer_piece", answer_late)
+    code, _, said = predict(file, "--output", "out.jsonl")
+    assert (code, "rows.jsonl: the file changed while it was read" in said) == (2, True)
+    assert not Path("out.jsonl").exists()
 
 
 def test_a_link_stays_one(predict, tmp_path):

@@ -25,6 +25,7 @@ from ftkit.learner.callbacks import Accumulate
 from ftkit.learner.resume import TrainingStopped
 from ftkit.learner.run import run
 from ftkit.learner.settings import RunSettings
+from ftkit.locks import alone_at
 from ftkit.reports.compare import compare
 
 
@@ -618,3 +619,23 @@ def test_what_json_cannot_say_is_null(tmp_path):
     )
     content = json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)
     assert content == {"test": {"f1": None, "loss": 0.5}, "rows": {"test": 3}}
+
+
+def test_a_folder_that_another_run_writes_to(settings, tmp_path):
+    with alone_at(tmp_path), pytest.raises(SettingError, match="another process writes to"):
+        run(replace(settings, output=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_another_run_came_first_to(settings, first, tmp_path, monkeypatch):
+    output, load = tmp_path / "run", rooms._load
+
+    def load_late(*given):
+        output.mkdir()
+        for name in ("run.toml", "metrics.json"):
+            (output / name).write_bytes((first[0] / name).read_bytes())
+        return load(*given)
+
+    monkeypatch.setattr(rooms, "_load", load_late)
+    with pytest.raises(SettingError, match="holds another run"):
+        run(replace(settings, output=str(output)))
