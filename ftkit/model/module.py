@@ -1,6 +1,6 @@
 """The nn.Module that a Learner trains: a batch dict in, outputs of its rows out.
 
-Imports torch, `errors`, `targets`, `task`, `first_token` and `attention` only.
+Imports torch, `errors`, `targets`, `task`, `asked_places`, `first_token` and `attention` only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ftkit.errors import SettingError
+from ftkit.model.asked_places import asked_places_only
 from ftkit.model.attention import drops_fused_attention, set_fused_attention
 from ftkit.model.first_token import first_token_only, past_attention
 from ftkit.targets.texts import target_limit
@@ -57,15 +58,16 @@ class TextModel(nn.Module):
                 remedy="Use test_dl(rows, with_labels=True); `predict` writes texts for others.",
             )
         if torch.is_grad_enabled() or "windows" not in batch:
-            outputs: Tensor = self.task.merge(self.logits(inputs), batch)
+            logits = self.logits(inputs, batch.get("places"))
+            outputs: Tensor = self.task.merge(logits, batch)
             return outputs
         # A long row may have hundreds of windows: without gradients, a few at a time do.
         parts = range(0, len(batch["input_ids"]), _WINDOWS_AT_ONCE)
-        logits = [
+        found = [
             self.logits({name: each[i : i + _WINDOWS_AT_ONCE] for name, each in inputs.items()})
             for i in parts
         ]
-        merged: Tensor = self.task.merge(torch.cat(logits), batch)
+        merged: Tensor = self.task.merge(torch.cat(found), batch)
         return merged
 
     @torch.no_grad()
@@ -102,14 +104,15 @@ class TextModel(nn.Module):
         shifted = torch.cat([start, labels[:, :-1]], dim=1)
         return shifted.masked_fill(shifted < 0, model.config.pad_token_id)
 
-    def logits(self, inputs: dict[str, Any]) -> Tensor:
+    def logits(self, inputs: dict[str, Any], places: Tensor | None = None) -> Tensor:
         """Logits (windows, ...) in float32 of what the model takes; of a reading head (windows,
-        tokens, 2), start and end.
+        tokens, 2), start and end. Of a language model they may be those of `places` alone.
         """
         device = inputs["input_ids"].device
         self._choose_attention(device)
         shorter = first_token_only(self.hf_model, self.first_token_from)
-        with self._autocast(device), shorter:
+        fewer = asked_places_only(self.hf_model, places, inputs["input_ids"].shape[1])
+        with self._autocast(device), shorter, fewer:
             # The logits are taken out here: autocast cannot convert every ModelOutput.
             found: Any = self.hf_model(**inputs)
             logits: Tensor = (

@@ -39,7 +39,8 @@ class LanguageModeling:
     """Options of language modelling. Raises SettingError for a value that cannot work.
 
     Logits have a number for each token of the vocabulary: with 30,000 of them, 32 blocks of 128
-    tokens take half a gigabyte. Make `block` or the batch smaller where memory is short.
+    tokens take half a gigabyte, masked a sixth of that. Make `block` or the batch smaller where
+    memory is short.
     """
 
     name: ClassVar[str] = "language_modeling"

@@ -1,10 +1,10 @@
 """Speed: ftkit against what people use today, as ratios, the contenders taking turns.
 
-Its parts are functions: a training step against a bare PyTorch loop, and a watched one against
-one that is not; a whole AG News fine-tune against Hugging Face's Trainer; the loader against
-torch's DataLoader; prediction, by torch and by ONNX Runtime, against transformers' pipelines or a
-bare loop. rounds.py says how the turns are taken. Medians are quoted, with the smallest and the
-largest.
+Its parts are functions: a training step against a bare PyTorch loop, of classification and of a
+masked language model, and a watched one against one that is not; a whole AG News fine-tune against
+Hugging Face's Trainer; the loader against torch's DataLoader; prediction, by torch and by ONNX
+Runtime, against transformers' pipelines or a bare loop. rounds.py says how the turns are taken.
+Medians are quoted, with the smallest and the largest.
 
     python recipes/bench/speed.py --work /tmp/bench --only loader,predict
 """
@@ -59,6 +59,8 @@ def compare_steps(settings: Settings) -> list[Comparison]:
     Learner's side is all of `fit_one_cycle`, its loader too, except validation. A round is an epoch
     of STEPS batches; each side keeps its model from round to round.
     """
+    from transformers import AutoModelForSequenceClassification
+
     folder = prepare_folder("ag_news", Rows(STEPS * BATCH, BATCH, BATCH), settings.work)
     comparisons = []
     for precision, goal in (("fp32", "≤ 1.02"), ("bf16", "")):
@@ -67,14 +69,51 @@ def compare_steps(settings: Settings) -> list[Comparison]:
             continue
         batches = list(learn.dls.train)
         learn.add_cb(replay(batches))
-        contenders: dict[str, Measure] = {
-            "bare PyTorch loop": bare_loop(batches, precision, settings.clock),
-            "ftkit Learner": partial(fit_seconds, learn, settings.clock),
-        }
-        seconds = take_turns(contenders, settings.rounds)
-        steps = {name: [1000 * one / len(batches) for one in seconds[name]] for name in seconds}
-        comparisons.append(Comparison(f"step, {precision}", "ms", steps, {"ftkit Learner": goal}))
+        labels = int(max(y.max() for _, y in batches)) + 1
+        architecture = AutoModelForSequenceClassification
+        model = architecture.from_pretrained(minilm_folder(), num_labels=labels)
+        bare = bare_loop(model, batches, precision, settings.clock)
+        comparisons.append(turns_of_steps("step", precision, bare, learn, settings, goal))
     return comparisons
+
+
+def compare_masked(settings: Settings) -> list[Comparison]:
+    """The same of masked language modelling on blocks of 128 tokens of AG News, in bf16.
+
+    The bare loop scores the vocabulary at every token, and its labels say which of them count, as
+    those of transformers' DataCollatorForLanguageModeling do.
+    """
+    import torch
+    from transformers import AutoModelForMaskedLM
+
+    import ftkit
+
+    folder = prepare_folder("ag_news", Rows(600, BATCH, BATCH), settings.work)
+    task, precision = ftkit.LanguageModeling(block=128), "bf16"
+    data = ftkit.load_data(folder, task)
+    learn = ftkit.language_model_learner(data, "minilm", task=task, bs=16, precision=precision)
+    batches = list(learn.dls.train)
+    learn.add_cb(replay(batches))
+    labelled = []
+    for inputs, targets in batches:
+        labels = torch.full_like(inputs["input_ids"], -100)
+        labelled.append((inputs, labels.scatter_(1, inputs["places"], targets)))
+    model = AutoModelForMaskedLM.from_pretrained(minilm_folder())
+    bare = bare_loop(model, labelled, precision, settings.clock)
+    return [turns_of_steps("masked step", precision, bare, learn, settings)]
+
+
+def turns_of_steps(
+    name: str, precision: str, bare: Measure, learn: Any, settings: Settings, goal: str = ""
+) -> Comparison:
+    """Milliseconds of a step, the bare loop and the Learner in turns."""
+    contenders = {
+        "bare PyTorch loop": bare,
+        "ftkit Learner": partial(fit_seconds, learn, settings.clock),
+    }
+    seconds, count = take_turns(contenders, settings.rounds), len(learn.dls.train)
+    steps = {side: [1000 * one / count for one in seconds[side]] for side in seconds}
+    return Comparison(f"{name}, {precision}", "ms", steps, {"ftkit Learner": goal})
 
 
 def new_learner(folder: Path, precision: str, **options: Any) -> Any:
@@ -157,14 +196,11 @@ def fit_seconds(learn: Any, clock: Measure, epochs: int = 1, lr: Any = LEARNING_
     return finished - started - (sum(marks[1::2]) - sum(marks[::2]))
 
 
-def bare_loop(batches: list[Any], precision: str, clock: Measure) -> Measure:
+def bare_loop(model: Any, batches: list[Any], precision: str, clock: Measure) -> Measure:
     """The yardstick of a step: forward, loss, backward and fused AdamW on Hugging Face's model."""
     import torch
-    from transformers import AutoModelForSequenceClassification
 
-    labels = int(max(y.max() for _, y in batches)) + 1
-    architecture = AutoModelForSequenceClassification
-    model = architecture.from_pretrained(minilm_folder(), num_labels=labels).train()
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     in_bf16 = precision == "bf16"
     read = set(inspect.signature(model.forward).parameters)  # ftkit's batches also number the rows
@@ -175,7 +211,8 @@ def bare_loop(batches: list[Any], precision: str, clock: Measure) -> Measure:
         for x, y in inputs:
             with torch.autocast("cpu", torch.bfloat16) if in_bf16 else nullcontext():
                 logits = model(**x).logits
-            loss: Any = torch.nn.functional.cross_entropy(logits.float(), y)
+            scores = logits.float().flatten(0, -2)
+            loss: Any = torch.nn.functional.cross_entropy(scores, y.flatten())
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -243,6 +280,7 @@ def compare_predictions(task: str, settings: Settings) -> list[Comparison]:
 
 PARTS: dict[str, Callable[[Settings], list[Comparison]]] = {
     "step": compare_steps,
+    "masked": compare_masked,
     "watched": compare_watched,
     "fit": compare_fits,
     "loader": compare_loaders,
