@@ -191,12 +191,11 @@ def slice_arrays(prepared: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
 
 def stack_arrays(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The arrays of consecutive slices, end to end."""
-    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    names, types = list(parts[0]), _WINDOWED + "token_type_ids"
     # Most checkpoints read missing token types as 0, and most rows have no other.
-    types = arrays.get(_WINDOWED + "token_type_ids")
-    if types is not None and not types.any():
-        del arrays[_WINDOWED + "token_type_ids"]
-    return arrays
+    if types in names and not any(part[types].any() for part in parts):
+        names.remove(types)
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> Features:

@@ -81,7 +81,10 @@ def load_data(
         raise locate(error, parts, found) from None
     if said is not None:
         warnings.warn(said, FtkitWarning, stacklevel=2)
-    return to_datasets(divided)
+    made = to_datasets(divided)
+    # Arrow keeps what reading and dividing took, which is more than the rows themselves.
+    pa.default_memory_pool().release_unused()
+    return made
 
 
 def read_rows(

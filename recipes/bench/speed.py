@@ -107,7 +107,7 @@ def turns_of_steps(
     name: str, precision: str, bare: Measure, learn: Any, settings: Settings, goal: str = ""
 ) -> Comparison:
     """Milliseconds of a step, the bare loop and the Learner in turns."""
-    contenders = {
+    contenders: dict[str, Measure] = {
         "bare PyTorch loop": bare,
         "ftkit Learner": partial(fit_seconds, learn, settings.clock),
     }
