@@ -65,7 +65,7 @@ def everything(task, architecture, task_data, make_checkpoint, folder, precision
         found["answers"] = [asdict(each) for each in model.predict(rows)]
         found["scores"] = model.evaluate(data["validation"]).scores
     if not model.task.generates:
-        found["outputs"] = [list(map(np.array, each)) for each in learn.get_preds()]
+        found["outputs"] = [[row.numpy() for row in each] for each in learn.get_preds()]
     if task.name == "classification":
         words = model.explain(rows[0], n_steps=8).words
         found["explained"] = [round(each.score, 5) for each in words]
