@@ -87,6 +87,7 @@ def time_training(
     """
     import torch
 
+    from ftkit.inference.engine import as_tensors
     from ftkit.model.device import default_device, is_out_of_memory
 
     device = default_device()
@@ -98,7 +99,7 @@ def time_training(
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             model = model.to(device).train()
-            batch = {name: torch.from_numpy(values).to(device) for name, values in inputs.items()}
+            batch = as_tensors(inputs, device)
             wanted = torch.from_numpy(targets).to(device)
             for _ in range(1 + _STEPS):
                 start = time.perf_counter()

@@ -137,7 +137,7 @@ class PartFile:
             if self._has_rows:
                 self._go_on()
             else:
-                # First, so that the part is known to be ours.
+                # Before any row, so that the part is known to be ours.
                 self._write_state()
             file.truncate(self._bytes)
         except BaseException:

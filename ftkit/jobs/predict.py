@@ -111,7 +111,7 @@ def predict(job: PredictJob) -> Done:
         path = Path(source.name)
         stamp = _stamp(path)
         if part is not None:
-            part.open(describe(job, digest(path) if path.is_file() else None))
+            part.open(describe(job, digest(path) if stamp else None))
             stack.push(lambda kind, *_: _say_where(part) if kind is not None else None)
         before = sink.rows
         # Lines that somebody reads as they come tell how far it is.

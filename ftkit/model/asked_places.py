@@ -24,10 +24,9 @@ def asked_places_only(
     Where nothing is left out, and in models that are compiled or score in another way, nothing
     changes: logits (windows, tokens, vocabulary) are still to be looked up.
     """
-    layer = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    compiled = model._compiled_call_impl is not None
-    if places is None or places.shape[1] == n_tokens or compiled:
+    if places is None or places.shape[1] == n_tokens or model._compiled_call_impl is not None:
         return nullcontext()
+    layer = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if not isinstance(layer, nn.Linear):
         return nullcontext()
     chosen = places[:, :, None]

@@ -58,16 +58,15 @@ class TextModel(nn.Module):
                 remedy="Use test_dl(rows, with_labels=True); `predict` writes texts for others.",
             )
         if torch.is_grad_enabled() or "windows" not in batch:
-            logits = self.logits(inputs, batch.get("places"))
-            outputs: Tensor = self.task.merge(logits, batch)
+            outputs: Tensor = self.task.merge(self.logits(inputs, batch.get("places")), batch)
             return outputs
         # A long row may have hundreds of windows: without gradients, a few at a time do.
         parts = range(0, len(batch["input_ids"]), _WINDOWS_AT_ONCE)
-        found = [
+        logits = [
             self.logits({name: each[i : i + _WINDOWS_AT_ONCE] for name, each in inputs.items()})
             for i in parts
         ]
-        merged: Tensor = self.task.merge(torch.cat(found), batch)
+        merged: Tensor = self.task.merge(torch.cat(logits), batch)
         return merged
 
     @torch.no_grad()

@@ -89,9 +89,10 @@ def compare_masked(settings: Settings) -> list[Comparison]:
     import ftkit
 
     folder = prepare_folder("ag_news", Rows(600, BATCH, BATCH), settings.work)
-    task, precision = ftkit.LanguageModeling(block=128), "bf16"
-    data = ftkit.load_data(folder, task)
-    learn = ftkit.language_model_learner(data, "minilm", task=task, bs=16, precision=precision)
+    precision = "bf16"
+    learn = new_learner(folder, precision, ftkit.LanguageModeling(block=128), bs=16)
+    if learn is None:
+        return []
     batches = list(learn.dls.train)
     learn.add_cb(replay(batches))
     labelled = []
@@ -116,15 +117,15 @@ def turns_of_steps(
     return Comparison(f"{name}, {precision}", "ms", steps, {"ftkit Learner": goal})
 
 
-def new_learner(folder: Path, precision: str, **options: Any) -> Any:
-    """A classification Learner on MiniLM; None, and said, where the machine lacks the precision."""
+def new_learner(folder: Path, precision: str, task: Any = "classification", **options: Any) -> Any:
+    """A Learner on MiniLM; None, and said, where the machine lacks the precision."""
     import ftkit
     from ftkit.errors import SettingError
 
-    data = ftkit.load_data(folder, "classification")
+    data = ftkit.load_data(folder, task)
     options = {"bs": BATCH, "precision": precision, "seed": 42, **options}
     try:
-        return ftkit.classification_learner(data, "minilm", **options)
+        return ftkit.finetune_learner(data, "minilm", task=task, **options)
     except SettingError as error:
         print(f"  {precision} left out: {error}")
         return None
