@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,8 +174,8 @@ def slice_arrays(prepared: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
     for name, values in prepared.items():
         first = values[0] if values else 0
         if isinstance(first, list) and first and isinstance(first[0], list):
-            flat = [token for row in values for window in row for token in window]
-            arrays[_WINDOWED + name] = np.array(flat, dtype=np.int32)
+            flat = chain.from_iterable(chain.from_iterable(values))
+            arrays[_WINDOWED + name] = np.fromiter(flat, dtype=np.int32)
             if name == "input_ids":
                 lengths = [len(window) for row in values for window in row]
                 arrays["window_lengths"] = np.array(lengths, dtype=np.int64)
@@ -191,11 +192,19 @@ def slice_arrays(prepared: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
 
 def stack_arrays(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The arrays of consecutive slices, end to end."""
-    names, types = list(parts[0]), _WINDOWED + "token_type_ids"
-    # Most checkpoints read missing token types as 0, and most rows have no other.
-    if types in names and not any(part[types].any() for part in parts):
-        names.remove(types)
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return without_zero_types(
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    )
+
+
+def without_zero_types(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays, less token types that are all 0: most checkpoints read missing ones as 0, and
+    most rows have no other.
+    """
+    types = _WINDOWED + "token_type_ids"
+    if types in arrays and not arrays[types].any():
+        return {name: array for name, array in arrays.items() if name != types}
+    return arrays
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> Features:

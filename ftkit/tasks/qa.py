@@ -243,16 +243,16 @@ class QuestionAnswering:
 
     def _windows(
         self, sequences: Sequence[int | None], null: int | None, limit: int
-    ) -> tuple[list[list[int]], int]:
+    ) -> tuple[Sequence[Sequence[int]], int]:
         """Positions that each window keeps of a row, and how many no window keeps.
 
         Special tokens and the question stand in every window; the question has at most half of
         the room where the context needs the rest.
         """
+        if len(sequences) <= limit:
+            return [range(len(sequences))], 0
         question = [p for p, sequence in enumerate(sequences) if sequence == 0]
         context = [p for p, sequence in enumerate(sequences) if sequence == 1]
-        if len(sequences) <= limit:
-            return [list(range(len(sequences)))], 0
         room = limit - (len(sequences) - len(question) - len(context))
         kept = question[: max(room // 2, room - len(context))]
         fixed = {p for p, sequence in enumerate(sequences) if sequence is None}.union(kept)
@@ -496,11 +496,13 @@ def _token_spans(
 ) -> tuple[list[int], list[int]]:
     """Where each token stands in the context, white space left out; -2 where it does not."""
     starts, ends = [NO_PLACE] * len(offsets), [NO_PLACE] * len(offsets)
-    for p, sequence in enumerate(sequences):
-        if sequence == 1:
-            start, end = trim_span(context, *offsets[p])
-            if start < end:
-                starts[p], ends[p] = start, end
+    for p, (sequence, (start, end)) in enumerate(zip(sequences, offsets, strict=True)):
+        if sequence == 1 and start < end:
+            if context[start].isspace() or context[end - 1].isspace():
+                start, end = trim_span(context, start, end)
+                if start == end:
+                    continue
+            starts[p], ends[p] = start, end
     return starts, ends
 
 

@@ -1,5 +1,6 @@
 """Tokenised once: what the cache keeps, when it is used, and what happens without it."""
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from ftkit.data import tokenize as rooms
 from ftkit.data.tokenize import tokenize
 from ftkit.errors import FtkitWarning
-from ftkit.features import named_labels, prepare_rows
+from ftkit.features import named_labels, prepare_rows, slice_arrays
 from ftkit.tasks import Classification
 
 TASK = Classification(kind="single", labels=("billing", "delivery", "technical"))
@@ -150,6 +151,27 @@ def test_a_file_that_was_cut_is_written_anew(cache, rows, tokenizer):
     first = tokenize(rows, TASK, tokenizer, 64)
     (file,) = files(cache)
     whole = file.read_bytes()
+    file.unlink()  # and not written over: `first` is mapped from it
     file.write_bytes(whole[:-100])
     assert_same(tokenize(rows, TASK, tokenizer, 64), first)
     assert file.read_bytes() == whole
+
+
+def test_fresh_tokens_are_mapped_and_no_slice_is_kept(cache, rows, tokenizer, monkeypatch):
+    """However many rows there are, one slice of them is in memory at a time."""
+    monkeypatch.setattr(rooms, "_SLICE", 10)
+    alive: list[weakref.ref] = []
+    held = []
+
+    def watched(prepared):
+        held.append(sum(reference() is not None for reference in alive))
+        arrays = slice_arrays(prepared)
+        alive.extend(map(weakref.ref, arrays.values()))
+        return arrays
+
+    monkeypatch.setattr(rooms, "slice_arrays", watched)
+    found = tokenize(rows, TASK, tokenizer, 64)
+    assert len(held) == 10
+    assert max(held) <= len(alive) / 10  # those of the slice before may still be on their way
+    monkeypatch.setattr(rooms, "slice_arrays", slice_arrays)
+    assert_same(found, prepare_rows(named_labels(rows[:], rows.features), TASK, tokenizer, 64))
