@@ -13,6 +13,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.manager import KernelManager, start_new_kernel
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
@@ -144,22 +146,40 @@ def files_of(folder: Path) -> set[Path]:
     return found
 
 
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
+    """One kernel for all notebooks, as its imports take longer than most of them, with a home that
+    can be written to, and no network.
+    """
+    home = tmp_path_factory.mktemp("home")
+    (home / "runtime").mkdir()
+    names = ["HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR"]
+    names += ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "HF_HOME", "FASTAI_HOME"]
+    settings = dict.fromkeys(names, str(home))
+    settings |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+    settings["JUPYTER_RUNTIME_DIR"] = str(home / "runtime")
+    settings["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        manager, client = start_new_kernel(kernel_name="python3")
+        client.stop_channels()
+        yield manager
+        manager.shutdown_kernel(now=True)
+
+
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder as `nbs` in a checkout, a home that can be written to, and no network."""
-    folder, home = tmp_path / "nbs", tmp_path / "home"
+def workplace(tmp_path: Path, kernel: KernelManager) -> Iterator[Path]:
+    """A folder as `nbs` in a checkout, where the kernel is, with nothing of another notebook."""
+    folder = tmp_path / "nbs"
     folder.mkdir()
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    (home / "runtime").mkdir(parents=True)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
-        monkeypatch.setenv(name, str(home))
-    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "HF_HOME", "FASTAI_HOME"):
-        monkeypatch.setenv(name, str(home))
-    settings = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
-    for name, value in {**settings, "PATH": path}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(home / "runtime"))
+    client = kernel.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+    begin = f"%reset -f\nimport os; os.chdir({str(folder)!r}); del os"
+    assert client.execute_interactive(begin, timeout=60)["content"]["status"] == "ok"
+    client.stop_channels()
     before = files_of(ROOT)
     yield folder
     assert files_of(ROOT) == before, "a cell wrote into the repository"
@@ -174,13 +194,10 @@ def shown_by(cell: nbformat.NotebookNode, kind: str) -> str:
 
 @pytest.mark.slow
 @by_name
-def test_every_cell_runs(path: Path, workplace: Path, minilm: str) -> None:
-    from nbclient import NotebookClient
-
+def test_every_cell_runs(path: Path, workplace: Path, kernel: KernelManager, minilm: str) -> None:
     notebook = read(path)
     # A cell that fails raises CellExecutionError, which shows the cell and its traceback.
-    place = {"metadata": {"path": str(workplace)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
+    NotebookClient(notebook, timeout=300, km=kernel).execute()
     cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
     assert all(cell.execution_count for cell in cells.values())
     for name, (kind, part) in _SHOWN.get(path.stem, {}).items():
