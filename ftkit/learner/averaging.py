@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ftkit._fastai import Callback
 from ftkit.errors import SettingError
+from ftkit.learner.distributed import alike
 
 
 class AverageWeights(Callback):
@@ -97,7 +98,11 @@ class AverageWeights(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, in the fit that runs, or else in the next."""
         device = next(self.learn.model.parameters()).device
-        self._others = {name: each.to(device).clone() for name, each in state["weights"].items()}
+        weights = dict(self.learn.model.named_parameters())
+        self._others = {
+            name: alike(each.to(device), weights[name]).clone()
+            for name, each in state["weights"].items()
+        }
         self._count, self._has_average = int(state["count"]), bool(state["has_average"])
         self._is_loaded = not self._is_on
 
@@ -115,6 +120,6 @@ class AverageWeights(Callback):
         for name, weight in self._weights().items():
             other = self._others[name]
             kept = weight.clone()
-            weight.copy_(other)
-            other.copy_(kept)
+            weight.copy_(alike(other, weight))
+            other.copy_(alike(kept, other))
         self._has_average = not self._has_average

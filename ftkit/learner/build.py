@@ -16,11 +16,12 @@ from ftkit.errors import SettingError, check_least
 from ftkit.learner.blocks import block_rows, fit_loaders
 from ftkit.learner.callbacks import History, ProgressLines, SeedEachFit, StopAtNaN, shows_bars
 from ftkit.learner.curves import Curves
-from ftkit.learner.distributed import DataParallel, first_goes_first, is_first, join
+from ftkit.learner.distributed import first_goes_first, is_first, join
 from ftkit.learner.learner import TaskLoss, TextLearner
 from ftkit.learner.metrics import CountedLoss, TaskScores, task_metrics
 from ftkit.learner.optimizer import GroupedAdamW
 from ftkit.learner.precision import ChosenPrecision
+from ftkit.learner.sharding import asked_sharing, check_shareable, parallel_callbacks
 from ftkit.learner.tracking import Tracker
 from ftkit.model.adapters import LoRA, add_lora
 from ftkit.model.checkpoint import Checkpoint, open_checkpoint
@@ -84,7 +85,7 @@ def finetune_learner(
     Raises DataError, CheckpointError or SettingError where these cannot work together.
     """
     check_least(1, bs=bs, max_tokens=max_tokens, body_groups=body_groups)
-    task, shard = get_task(task), join()
+    task, shard, sharing = get_task(task), join(), asked_sharing()
     device, is_loaders = _training_device(), isinstance(data, DataLoaders)
     if is_loaders and shard[1] > 1:
         raise SettingError(
@@ -123,7 +124,9 @@ def finetune_learner(
     drawn = opened.new | reinitialize_layers(opened.model, reinit_layers, seed)
     if lora is not None:
         add_lora(opened.model, lora, opened.task.head(), opened.new, seed=seed)
-    if gradient_checkpointing:
+    if sharing is not None:
+        check_shareable(opened.model, sharing, compile)
+    if gradient_checkpointing or (sharing is not None and sharing.recomputes):
         checkpoint_gradients(opened.model)
     if compile:
         compile_in_place(opened.model, compile)
@@ -180,7 +183,7 @@ def assemble_learner(
     learn.add_cbs([SeedEachFit(seed), ChosenPrecision(precision), History(), Curves(), StopAtNaN()])
     learn.add_cbs(tracker)
     if dls.train.n_shards > 1:
-        learn.add_cb(DataParallel(seed))
+        learn.add_cbs(parallel_callbacks(seed))
     if not is_first():
         learn.remove_cb(ProgressCallback)
         learn.logger = noop

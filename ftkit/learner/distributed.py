@@ -14,7 +14,7 @@ from __future__ import annotations
 import atexit
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,17 +30,21 @@ def join() -> tuple[int, int]:
     """The rank of this process and how many there are, as torchrun says; (0, 1) without it.
 
     Joins the process group where nobody did: NCCL on GPUs, each process on its own; else gloo.
-    Raises SettingError where accelerate was told to share out the model as well: every process
-    would hold the whole of it, and nobody would know.
+    Raises SettingError where accelerate was told to share out the model as well, by DeepSpeed or
+    to one process: it would hold the whole of it, and nobody would know.
     """
-    for name in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
-            raise SettingError(
-                f"accelerate is set to {name}, and ftkit shares out batches, not the model",
-                remedy="Start with torchrun. Where the model outgrows a GPU, give lora=8 or "
-                "gradient_checkpointing=True.",
-            )
+    if _accelerate_uses("DEEPSPEED"):
+        raise SettingError(
+            "accelerate is set to DEEPSPEED, and ftkit shares out a model by FSDP alone",
+            remedy="Write distributed_type: FSDP into accelerate's config, or give lora=8 or "
+            "gradient_checkpointing=True.",
+        )
     if not dist.is_available() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        if _accelerate_uses("FSDP"):
+            raise SettingError(
+                "accelerate is set to FSDP, and there is one process: it would have all shares",
+                remedy="Write num_processes: 2 or more into accelerate's config.",
+            )
         return 0, 1
     if not dist.is_initialized():
         if torch.cuda.is_available():
@@ -51,6 +55,10 @@ def join() -> tuple[int, int]:
             # Said once is enough.
             warnings.simplefilter("ignore", FtkitWarning)
     return dist.get_rank(), dist.get_world_size()
+
+
+def _accelerate_uses(name: str) -> bool:
+    return os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
 
 
 def _leave() -> None:
@@ -90,6 +98,42 @@ def gather(value: Any) -> list[Any]:
     found: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(found, value)
     return found
+
+
+def is_share(tensor: Any) -> bool:
+    """Whether it is this process's share of a larger tensor (a DTensor); see `sharding.py`."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(value: Any) -> Any:
+    """The value with whole tensors in place of shares, within dicts, lists and tuples; on the CPU.
+
+    All processes must come here, and the first alone gets the tensors.
+    """
+    if is_share(value):
+        gathered = value.full_tensor()
+        return gathered.cpu() if is_first() else None
+    if isinstance(value, Mapping):
+        return {name: whole(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        parts = [whole(each) for each in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
+    return value
+
+
+def alike(value: Tensor, like: Tensor) -> Tensor:
+    """The value as a share where `like` is one, and else whole; all processes must come here."""
+    if is_share(like) and not is_share(value):
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(like, DTensor)
+        value, mesh = value.to(like.device), like.device_mesh
+        # All have the same, and none need be sent.
+        return distribute_tensor(value, mesh, like.placements, src_data_rank=None)
+    if is_share(value) and not is_share(like):
+        gathered: Tensor = value.full_tensor()  # type: ignore[attr-defined]
+        return gathered
+    return value
 
 
 def most(*numbers: int) -> list[int]:

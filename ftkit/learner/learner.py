@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ftkit.learner.optimizer import Rates
 from ftkit.learner.phases import Phase, fit_phases
 from ftkit.learner.precision import ChosenPrecision
 from ftkit.learner.resume import ResumableLearner
+from ftkit.learner.sharding import check_saves_whole
 from ftkit.model.device import Precision, autocast_dtype
 from ftkit.model.groups import describe_groups
 from ftkit.task import Reduction
@@ -146,6 +148,12 @@ class TextLearner(ResumableLearner):
             words = loader.words_of(torch.zeros(1, dtype=torch.long), decided[:1])
             found = (words[0], decided[0], scores[0])
         return (item, *found) if with_input else found
+
+    def save(self, file: str | Path, **kwargs: Any) -> Path:
+        """As fastai's. Raises SettingError or TrainingError where only a share could be written."""
+        check_saves_whole(self, kwargs.get("with_opt", True))
+        written: Path = super().save(file, **kwargs)
+        return written
 
     def to_fp16(self, **kwargs: Any) -> TextLearner:
         """Compute in fp16 from now on; raises SettingError where the device cannot."""

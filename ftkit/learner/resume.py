@@ -36,8 +36,9 @@ from ftkit.errors import (
     check_least,
     first_line,
 )
-from ftkit.learner.distributed import gather, is_first, most, wait
+from ftkit.learner.distributed import alike, gather, is_first, most, wait, whole
 from ftkit.learner.remember import plain, random_state, remembered, remind, set_random_state
+from ftkit.learner.sharding import share_optimizer
 from ftkit.learner.state import WRITING, model_tensors, read_state, write_state
 from ftkit.learner.tracking import Tracker
 from ftkit.model.device import is_out_of_memory
@@ -396,9 +397,10 @@ class Checkpoints(Callback):
             "callbacks": {cb.name: found for cb in learn.cbs if (found := remembered(cb))},
             "chosen": learn.task_scores.chosen,
         }
+        weights, state = whole(model_tensors(learn.model)), whole(state)
         try:
             if is_first():
-                write_state(folder, model_tensors(learn.model), state)
+                write_state(folder, weights, state)
         except OSError as error:
             warnings.warn(
                 f'the training state could not be written to "{folder}" '
@@ -423,8 +425,8 @@ class Checkpoints(Callback):
             )
         with torch.no_grad():
             for name, tensor in current.items():
-                tensor.copy_(model[name])
-        learn.opt.load_state_dict(state["optimizer"])
+                tensor.copy_(alike(model[name], tensor))
+        learn.opt.load_state_dict(share_optimizer(learn, state["optimizer"]))
         if state["scaler"] is not None and getattr(learn, "scaler", None) is not None:
             learn.scaler.load_state_dict(state["scaler"])
         learn.pct_train = state["learner"]["pct_train"]

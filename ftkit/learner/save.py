@@ -12,6 +12,7 @@ from ftkit.inference.predictor import Predictor
 from ftkit.learner.card import CardFacts, write_card
 from ftkit.learner.distributed import is_first, wait
 from ftkit.learner.learner import TextLearner
+from ftkit.learner.sharding import check_whole
 from ftkit.model.adapters import describe_lora
 from ftkit.model.device import autocast_dtype, precision_name
 from ftkit.task import Task
@@ -38,6 +39,7 @@ def save(
     Raises SettingError where the folder holds something that is no ftkit model, and for
     `adapter` where the Learner has no LoRA.
     """
+    check_whole(learn)
     data = learn.dls.train.dataset
     task = trained_task(learn)
     if not is_first():
@@ -78,6 +80,7 @@ def save(
 
 def predictor(learn: TextLearner) -> Predictor:
     """The Learner's model as it would answer once saved: in float32, on the same device."""
+    check_whole(learn)
     learn.model.eval()
     learn.model.autocast_dtype = None
     data = learn.dls.train.dataset

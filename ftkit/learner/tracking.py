@@ -22,7 +22,7 @@ from ftkit._fastai import Callback, MixedPrecision
 from ftkit.errors import FtkitWarning, SettingError
 from ftkit.inference.bundle import TASK_FILE
 from ftkit.learner.describe import choose_rows, describe_learner, scores_of_texts, show_rows
-from ftkit.learner.distributed import is_first
+from ftkit.learner.distributed import alike, is_first
 from ftkit.learner.services import Service, TensorBoardService, WandbService
 from ftkit.scores.labels import ClassMetrics
 
@@ -49,7 +49,8 @@ class GradientNorm(Callback):
     def before_step(self) -> None:
         """Take it without waiting for the device."""
         parameters = self.learn.model.parameters()
-        self.value = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self.value = alike(norm, self.learn.loss)
 
 
 class Tracker(Callback):
