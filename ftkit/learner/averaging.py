@@ -104,7 +104,8 @@ class AverageWeights(Callback):
             for name, each in state["weights"].items()
         }
         self._count, self._has_average = int(state["count"]), bool(state["has_average"])
-        self._is_loaded = not self._is_on
+        # What a fit ended with has no weights to go on from.
+        self._is_loaded = bool(self._others) and not self._is_on
 
     def _weights(self) -> dict[str, Tensor]:
         """The weights that are averaged: those that train, or have since the average began."""
