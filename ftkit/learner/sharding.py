@@ -48,10 +48,14 @@ _CARRIED_OUT: dict[str, tuple[str, ...]] = {
     "FSDP_BACKWARD_PREFETCH": ("backward_pre",),
     "FSDP_FORWARD_PREFETCH": ("false",),
     "FSDP_USE_ORIG_PARAMS": ("true",),
-    "FSDP_IGNORED_MODULES": ("none",),
-    "ACCELERATE_DYNAMO_BACKEND": ("no",),
-    "ACCELERATE_USE_PARALLELISM_CONFIG": ("false",),
 }
+# What must not be in the config, by where the launcher says it.
+_LEFT_OUT = {
+    "FSDP_IGNORED_MODULES": "fsdp_ignored_modules",
+    "ACCELERATE_DYNAMO_BACKEND": "dynamo_config",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism_config",
+}
+_NOTHING = ("", "no", "none", "false")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -74,19 +78,19 @@ def asked_sharing() -> Sharing | None:
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true":
         return None
-    said = {name: os.environ.get(name, "").lower() for name in _CARRIED_OUT}
+    said = {name: os.environ.get(name, "").lower() for name in (*_CARRIED_OUT, *_LEFT_OUT)}
     # Which accelerate takes for granted.
     said["FSDP_VERSION"] = said["FSDP_VERSION"] or "1"
-    wrong = {
-        name.lower().removeprefix("accelerate_").removeprefix("use_"): (said[name], values[0])
-        for name, values in _CARRIED_OUT.items()
-        if said[name] and said[name] not in values
-    }
-    if wrong:
-        found = ", ".join(f"{line}: {value}" for line, (value, _) in wrong.items())
+    wrong = [n for n, values in _CARRIED_OUT.items() if said[n] not in ("", *values)]
+    others = [name for name in _LEFT_OUT if said[name] not in _NOTHING]
+    if wrong or others:
+        lines = [f"{name.lower()}: {said[name]}" for name in wrong]
+        found = ", ".join([*lines, *(_LEFT_OUT[name] for name in others)])
+        wanted = [f"write {name.lower()}: {_CARRIED_OUT[name][0]}" for name in wrong]
+        wanted += [f"leave out {_LEFT_OUT[name]}" for name in others]
         raise SettingError(
-            f"ftkit does not carry out {found} of accelerate's config for FSDP",
-            remedy=f"Write {', '.join(f'{line}: {value}' for line, (_, value) in wrong.items())}.",
+            f"accelerate's config for FSDP has {found}, which ftkit does not carry out",
+            remedy=f"In that config {', '.join(wanted)}.",
         )
     names = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
     layers = tuple(each.strip() for each in names.split(",") if each.strip()) or None
