@@ -44,6 +44,8 @@ class Held(Callback):
         state = [each for values in inner.state.values() for each in values.values()]
         state = [each for each in state if isinstance(each, torch.Tensor) and each.ndim]
         self.counts = held(parameters), sum(p.numel() for p in parameters), held(state)
+        if hasattr(self.learn, "share_out"):
+            assert not sum(p.numel() for p in self.learn.share_out.whole.parameters())
 
 
 class Notes:
@@ -229,6 +231,7 @@ def main(work):
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FtkitWarning)
+        warnings.filterwarnings("error", "FSDP2-wrapped module")
         for job in jobs:
             with pytest.MonkeyPatch.context() as patch:
                 for name, value in job.get("env", {}).items():

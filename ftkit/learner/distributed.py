@@ -33,14 +33,14 @@ def join() -> tuple[int, int]:
     Raises SettingError where accelerate was told to share out the model as well, by DeepSpeed or
     to one process: it would hold the whole of it, and nobody would know.
     """
-    if _accelerate_uses("DEEPSPEED"):
+    if accelerate_uses("DEEPSPEED"):
         raise SettingError(
             "accelerate is set to DEEPSPEED, and ftkit shares out a model by FSDP alone",
             remedy="Write distributed_type: FSDP into accelerate's config, or give lora=8 or "
             "gradient_checkpointing=True.",
         )
     if not dist.is_available() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        if _accelerate_uses("FSDP"):
+        if accelerate_uses("FSDP"):
             raise SettingError(
                 "accelerate is set to FSDP, and there is one process: it would have all shares",
                 remedy="Write num_processes: 2 or more into accelerate's config.",
@@ -57,7 +57,8 @@ def join() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
-def _accelerate_uses(name: str) -> bool:
+def accelerate_uses(name: str) -> bool:
+    """Whether accelerate's launcher was told of this way of sharing out a model."""
     return os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ftkit._fastai import Callback, ProgressCallback
 from ftkit.errors import SettingError, TrainingError, quoted
 from ftkit.learner.callbacks import ProgressLines
-from ftkit.learner.distributed import DataParallel, count, gather, is_share
+from ftkit.learner.distributed import DataParallel, accelerate_uses, count, gather, is_share
 from ftkit.model.device import autocast_dtype, precision_name
 from ftkit.model.groups import layer_stacks
 
@@ -76,7 +76,7 @@ def asked_sharing() -> Sharing | None:
 
     Raises SettingError for what of its config ftkit does not carry out.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true":
+    if not accelerate_uses("FSDP"):
         return None
     said = {name: os.environ.get(name, "").lower() for name in (*_CARRIED_OUT, *_LEFT_OUT)}
     # Which accelerate takes for granted.

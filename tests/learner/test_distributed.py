@@ -105,9 +105,17 @@ def jobs(tiny_data, make_checkpoint):
 def two(jobs, fsdp, tmp_path_factory):
     """What two processes end with."""
     work = tmp_path_factory.mktemp("two")
-    by_name = {**fsdp, "FSDP_TRANSFORMER_CLS_TO_WRAP": "BertLayer,BertEmbeddings"}
-    by_name |= {"FSDP_RESHARD_AFTER_FORWARD": "false", "FSDP_ACTIVATION_CHECKPOINTING": "true"}
-    in_shares = [{**jobs[name], "env": by_name if name == "phases" else fsdp} for name in IN_SHARES]
+    wraps = "FSDP_TRANSFORMER_CLS_TO_WRAP"
+    told = dict.fromkeys(IN_SHARES, fsdp)
+    # One embedding is tied to the head, and cannot be gathered alone.
+    told["tied"] = {**fsdp, wraps: "GPT2Block,Embedding"}
+    told["phases"] = {
+        **fsdp,
+        wraps: "BertLayer,BertEmbeddings",
+        "FSDP_RESHARD_AFTER_FORWARD": "false",
+        "FSDP_ACTIVATION_CHECKPOINTING": "true",
+    }
+    in_shares = [{**jobs[name], "env": env} for name, env in told.items()]
     bf16 = {**jobs["classification"], "name": "bf16", "options": {"precision": "bf16"}}
     if computes_in_bf16(torch.device("cpu")):
         in_shares.append({**bf16, "env": {**fsdp, "ACCELERATE_MIXED_PRECISION": "bf16"}})

@@ -3,10 +3,14 @@
 test_distributed.py trains in shares.
 """
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+import ftkit
 from ftkit.errors import SettingError
 from ftkit.learner.sharding import Sharing, asked_sharing, check_precision, check_shareable
 
@@ -138,3 +142,14 @@ def test_models_that_cannot_be_shared_are_refused(tiny_model):
     llama.config.num_experts = 8
     with pytest.raises(SettingError, match="a model of experts"):
         check_shareable(llama, LAYERS, compile=False)
+
+
+@pytest.mark.unit
+def test_the_docs_show_the_config():
+    root = Path(ftkit.__file__).parents[1]
+    page = (root / "docs" / "how-to" / "several-gpus.md").read_text("utf-8")
+    config = (root / "recipes" / "fsdp.yaml").read_text("utf-8")
+    shown = re.search(r"```text\n(compute_environment.+?)```", page, flags=re.DOTALL)
+    assert shown is not None
+    assert config.endswith(shown[1])
+    assert config.removesuffix(shown[1]).startswith("#")
