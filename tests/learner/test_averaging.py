@@ -159,6 +159,22 @@ def test_a_state_before_the_fit(make_learner):
     assert_same(copied(learn), total, **CLOSE)
 
 
+def test_a_state_of_a_fit_that_ended(make_learner):
+    """Loaded between fits, as a resumed run does, the next one starts an average of its own."""
+    first = make_learner(cbs=ftkit.AverageWeights(0.9))
+    first.fit(1, 1e-3)
+    ended = first.average_weights.state_dict()
+    assert not ended["weights"]
+    found = []
+    for state in (None, ended):
+        learn = make_learner(cbs=ftkit.AverageWeights(0.9))
+        if state is not None:
+            learn.average_weights.load_state_dict(state)
+        learn.fit(1, 1e-3)
+        found.append(copied(learn))
+    assert_same(found[1], found[0], **EXACT)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
