@@ -264,13 +264,12 @@ def _check_fit(learn: Any) -> None:
             "wait for the others",
             remedy="Give them in all processes; ftkit's own write in the first only.",
         )
-    if hasattr(learn, "lr_finder") or hasattr(learn, "gradient_accumulation"):
-        what, remedy = (
-            ("lr_find", "Look for a rate with fewer layers, or without FSDP.")
-            if hasattr(learn, "lr_finder")
-            else ("fastai's GradientAccumulation", "Give ftkit.Accumulate.")
-        )
-        raise SettingError(f"{what} does not work under FSDP", remedy=remedy)
+    for name, what, remedy in (
+        ("lr_finder", "lr_find", "Look for a rate without FSDP, with a smaller checkpoint."),
+        ("gradient_accumulation", "fastai's GradientAccumulation", "Give ftkit.Accumulate."),
+    ):
+        if hasattr(learn, name):
+            raise SettingError(f"{what} does not work under FSDP", remedy=remedy)
     device = next(learn.model.parameters()).device
     check_precision(precision_name(autocast_dtype(learn.mixed_precision.precision, device)))
 
