@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Where Python is told not to keep what it has compiled, each of the tests' hundred processes would
+# compile all that it imports, which takes longer than to import it.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo test docs lint format lock bench clean
 
 help:  ## Show this help

@@ -165,7 +165,13 @@ class DataParallel(Callback):
         self.seed = seed
 
     def before_fit(self) -> None:
-        """Draw from a generator of this process's own."""
+        """Draw from a generator of this process's own; raises SettingError in `lr_find`."""
+        if hasattr(self.learn, "lr_finder"):
+            # fastai puts the weights of before back in the first process alone.
+            raise SettingError(
+                "lr_find looks in one process alone",
+                remedy="Look for the rate in a script of its own, started without a launcher.",
+            )
         if not hasattr(self.learn, "gather_preds"):
             set_seed(self.seed + dist.get_rank())
 

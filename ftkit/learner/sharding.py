@@ -264,12 +264,11 @@ def _check_fit(learn: Any) -> None:
             "wait for the others",
             remedy="Give them in all processes; ftkit's own write in the first only.",
         )
-    for name, what, remedy in (
-        ("lr_finder", "lr_find", "Look for a rate without FSDP, with a smaller checkpoint."),
-        ("gradient_accumulation", "fastai's GradientAccumulation", "Give ftkit.Accumulate."),
-    ):
-        if hasattr(learn, name):
-            raise SettingError(f"{what} does not work under FSDP", remedy=remedy)
+    if hasattr(learn, "gradient_accumulation"):
+        raise SettingError(
+            "fastai's GradientAccumulation does not work under FSDP",
+            remedy="Give ftkit.Accumulate.",
+        )
     device = next(learn.model.parameters()).device
     check_precision(precision_name(autocast_dtype(learn.mixed_precision.precision, device)))
 
