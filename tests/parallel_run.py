@@ -83,6 +83,11 @@ def build(work, job, processes, cbs):
     )
 
 
+def weights_of(learn):
+    """A copy of every parameter, by its name."""
+    return {name: p.detach().clone() for name, p in learn.model.named_parameters()}
+
+
 def train(work, job, processes):
     """What a fit ends with: losses, scores, weights and predictions."""
     notes, held = Notes(), Held()
@@ -107,7 +112,7 @@ def train(work, job, processes):
     return {
         "losses": losses,
         "history": rows,
-        "weights": {name: p.detach().clone() for name, p in learn.model.named_parameters()},
+        "weights": weights_of(learn),
         "predictions": predictions,
         "held": held.counts,
         "norms": notes.norms,
@@ -130,7 +135,7 @@ def resume(work, job, processes):
         learn = build(work, job, processes, [kept, *([Stop()] if stops else [])])
         with pytest.raises(TrainingStopped, match="3 steps") if stops else nullcontext():
             learn.fit_one_cycle(2, 1e-3)
-        ends.append({name: p.detach().clone() for name, p in learn.model.named_parameters()})
+        ends.append(weights_of(learn))
     return {"whole": ends[0], "stopped": ends[1], "resumed": ends[2]}
 
 
@@ -165,7 +170,7 @@ def resume_shares(work, job, processes):
         with pytest.raises(TrainingStopped) if stop else nullcontext():
             learn.fit_one_cycle(1, 1e-3)
             learn.fit_one_cycle(2, 1e-3)
-        ends[folder] = {name: p.detach().clone() for name, p in learn.model.named_parameters()}
+        ends[folder] = weights_of(learn)
     return ends
 
 

@@ -124,17 +124,20 @@ def whole(value: Any) -> Any:
 
 def alike(value: Tensor, like: Tensor) -> Tensor:
     """The value as a share where `like` is one, and else whole; all processes must come here."""
+    share: Any = like
     if is_share(like) and not is_share(value):
-        from torch.distributed.tensor import DTensor, distribute_tensor
-
-        assert isinstance(like, DTensor)
-        value, mesh = value.to(like.device), like.device_mesh
-        # All have the same, and none need be sent.
-        return distribute_tensor(value, mesh, like.placements, src_data_rank=None)
+        return share_of(value.to(like.device), share.device_mesh, share.placements)
     if is_share(value) and not is_share(like):
         gathered: Tensor = value.full_tensor()  # type: ignore[attr-defined]
         return gathered
     return value
+
+
+def share_of(value: Tensor, mesh: Any, placements: Any) -> Tensor:
+    """The share in this process of a tensor that all have, so that none is sent."""
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, mesh, placements, src_data_rank=None)
 
 
 def most(*numbers: int) -> list[int]:

@@ -28,7 +28,14 @@ from torch import Tensor, nn
 from ftkit._fastai import Callback, ProgressCallback
 from ftkit.errors import SettingError, TrainingError, quoted
 from ftkit.learner.callbacks import ProgressLines
-from ftkit.learner.distributed import DataParallel, accelerate_uses, count, gather, is_share
+from ftkit.learner.distributed import (
+    DataParallel,
+    accelerate_uses,
+    count,
+    gather,
+    is_share,
+    share_of,
+)
 from ftkit.model.device import autocast_dtype, precision_name
 from ftkit.model.groups import layer_stacks
 
@@ -361,11 +368,10 @@ def _share_of(value: Any, parameter: Tensor) -> Any:
     is_whole = isinstance(value, Tensor) and not is_share(value)
     if not is_whole or not value.ndim or value.shape != parameter.shape:
         return value
-    from torch.distributed.tensor import Shard, distribute_tensor
+    from torch.distributed.tensor import Shard
 
     device = parameter.device
-    # All have the same, and none need be sent.
-    return distribute_tensor(value.to(device), _mesh(device.type), [Shard(0)], src_data_rank=None)
+    return share_of(value.to(device), _mesh(device.type), [Shard(0)])
 
 
 def _states(opt: Any) -> list[Any]:

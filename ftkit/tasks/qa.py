@@ -496,13 +496,11 @@ def _token_spans(
 ) -> tuple[list[int], list[int]]:
     """Where each token stands in the context, white space left out; -2 where it does not."""
     starts, ends = [NO_PLACE] * len(offsets), [NO_PLACE] * len(offsets)
-    for p, (sequence, (start, end)) in enumerate(zip(sequences, offsets, strict=True)):
-        if sequence == 1 and start < end:
-            if context[start].isspace() or context[end - 1].isspace():
-                start, end = trim_span(context, start, end)
-                if start == end:
-                    continue
-            starts[p], ends[p] = start, end
+    for p, sequence in enumerate(sequences):
+        if sequence == 1:
+            start, end = trim_span(context, *offsets[p])
+            if start < end:
+                starts[p], ends[p] = start, end
     return starts, ends
 
 
