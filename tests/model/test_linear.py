@@ -1,0 +1,111 @@
+"""Linear layers by oneDNN: the same answers, where it is faster, and nowhere else."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from ftkit.model import linear
+from ftkit.model.linear import fast_linear
+from ftkit.model.module import compile_in_place
+
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
+)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The shapes that oneDNN is asked for, on a processor where it is said to be faster."""
+    seen = []
+
+    def counted(hidden, weight, bias=None, compute=linear._linear):
+        seen.append((*hidden.shape, *weight.shape))
+        return compute(hidden, weight, bias)
+
+    monkeypatch.setattr(linear, "_is_faster", lambda: True)
+    monkeypatch.setattr(linear, "_linear", counted)
+    return seen
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=256,
+        initializer_range=0.2,
+    )
+    return BertForSequenceClassification(config).eval()
+
+
+def logits(model, rows=8):
+    ids = torch.randint(50, (rows, 32), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return model(input_ids=ids).logits
+
+
+@needs_onednn
+def test_logits_are_those_of_torchs_own_layers(model, calls):
+    usual = logits(model)
+    with fast_linear(model):
+        found = logits(model)
+    assert len(calls) == 12, "six products of each layer, and neither pooler nor head"
+    torch.testing.assert_close(found, usual, rtol=0, atol=1e-5)
+    assert not torch.equal(found, usual), "it was another sum, in another order"
+
+
+@needs_onednn
+def test_a_layer_without_bias_and_one_of_hidden_states_in_strides(calls, model):
+    torch.manual_seed(0)
+    layer = nn.Linear(256, 128, bias=False)
+    hidden = torch.randn(4, 256, 64).transpose(1, 2)
+    with torch.inference_mode(), fast_linear(model):
+        found = layer(hidden)
+    assert calls == [(4, 64, 256, 128, 256)]
+    torch.testing.assert_close(found, layer(hidden), rtol=0, atol=1e-5)
+
+
+@needs_onednn
+def test_what_is_small_or_not_float32_stays_with_torch(calls, model):
+    big, small = nn.Linear(256, 256), nn.Linear(256, 2)
+    hidden = torch.randn(64, 256)
+    with torch.inference_mode(), fast_linear(model):
+        small(hidden)
+        big(hidden[:1])
+        big.bfloat16()(hidden.bfloat16())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert big.float()(hidden).dtype == torch.bfloat16
+    assert calls == []
+
+
+def test_a_compiled_model_and_other_threads_are_left_alone(calls, model):
+    with fast_linear(model):
+        other = threading.Thread(target=logits, args=(model,))
+        other.start()
+        other.join()
+    compile_in_place(model, "eager")
+    with fast_linear(model):
+        logits(model)
+    assert calls == []
+
+
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError, TypeError])
+def test_a_torch_whose_oneDNN_is_called_otherwise_keeps_its_own_layers(monkeypatch, error):
+    def missing(*args):
+        raise error
+
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(linear, "_is_amd", lambda: True)
+    monkeypatch.setattr(linear, "_linear", missing)
+    assert linear._is_faster.__wrapped__() is False
+    monkeypatch.setattr(linear, "_linear", nn.functional.linear)
+    assert linear._is_faster.__wrapped__() is True
+    monkeypatch.setattr(linear, "_is_amd", lambda: False)
+    assert linear._is_faster.__wrapped__() is False
