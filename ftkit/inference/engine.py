@@ -41,10 +41,9 @@ class TorchEngine:
         import torch
 
         from ftkit.model.device import is_out_of_memory
-        from ftkit.model.linear import fast_linear
 
         try:
-            with torch.inference_mode(), fast_linear(self.model.hf_model):
+            with torch.inference_mode():
                 return as_array(self.model.answer(as_tensors(inputs, self.device), task))
         except FtkitError:
             raise

@@ -1,6 +1,7 @@
 """The nn.Module that a Learner trains: a batch dict in, outputs of its rows out.
 
-Imports torch, `errors`, `targets`, `task`, `asked_places`, `first_token` and `attention` only.
+Imports torch, `errors`, `targets` and `task`, and of this room `asked_places`, `attention`,
+`first_token` and `onednn`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ftkit.errors import SettingError
 from ftkit.model.asked_places import asked_places_only
 from ftkit.model.attention import drops_fused_attention, set_fused_attention
 from ftkit.model.first_token import first_token_only, past_attention
+from ftkit.model.onednn import fast_linear, keep_few_shapes
 from ftkit.targets.texts import target_limit
 from ftkit.task import Inputs, Task
 
@@ -33,6 +35,7 @@ class TextModel(nn.Module):
     def __init__(self, hf_model: PreTrainedModel, task: Task) -> None:
         """`task` makes outputs of the rows from the logits of their windows."""
         super().__init__()
+        keep_few_shapes()
         self.hf_model, self.task = hf_model, task
         self.autocast_dtype: torch.dtype | None = None
         # None computes the hidden states of every token, for who wants to see them.
@@ -76,7 +79,8 @@ class TextModel(nn.Module):
         `task` is the model's own with other settings of generation.
         """
         if not self.task.generates:
-            outputs: Tensor = self(batch)
+            with fast_linear(self.hf_model):
+                outputs: Tensor = self(batch)
             return outputs
         inputs = self._model_inputs(batch)
         if task is not None and task != self.task:
@@ -86,7 +90,7 @@ class TextModel(nn.Module):
             most = settings["max_new_tokens"]
             settings["max_new_tokens"] = target_limit(self.hf_model.config, most)
             inputs["generation_config"].update(**settings)
-        with self._autocast(inputs["input_ids"].device):
+        with self._autocast(inputs["input_ids"].device), fast_linear(self.hf_model):
             ids: Tensor = self.hf_model.generate(**inputs)  # type: ignore[operator]
         return ids
 

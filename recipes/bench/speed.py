@@ -274,9 +274,9 @@ def compare_loaders(settings: Settings) -> list[Comparison]:
     return [Comparison("loader, a batch", "µs", figures, {"ftkit": "≤ 60 µs"})]
 
 
-def compare_predictions(task: str, settings: Settings) -> list[Comparison]:
-    """Prediction, by torch and exported to ONNX; answering.py says of what, and against what."""
-    return compare_answers(task, settings.work, settings.rounds, settings.clock)
+def compare_predictions(task: str, dataset: str, settings: Settings) -> list[Comparison]:
+    """Prediction, by torch and exported to ONNX; answering.py says against what."""
+    return compare_answers(task, dataset, settings.work, settings.rounds, settings.clock)
 
 
 PARTS: dict[str, Callable[[Settings], list[Comparison]]] = {
@@ -285,9 +285,10 @@ PARTS: dict[str, Callable[[Settings], list[Comparison]]] = {
     "watched": compare_watched,
     "fit": compare_fits,
     "loader": compare_loaders,
-    "predict": partial(compare_predictions, "classification"),
-    "predict_ner": partial(compare_predictions, "ner"),
-    "predict_qa": partial(compare_predictions, "qa"),
+    "predict": partial(compare_predictions, "classification", "sst2"),
+    "predict_banking77": partial(compare_predictions, "classification", "banking77"),
+    "predict_ner": partial(compare_predictions, "ner", "broad_twitter"),
+    "predict_qa": partial(compare_predictions, "qa", "squad_v1"),
 }
 
 

@@ -1,12 +1,18 @@
-"""Linear layers by oneDNN, where torch's own are slow on a CPU. Imports torch only.
+"""oneDNN, which torch has inside for CPUs: where it is faster, and what it may keep.
 
-torch computes them in float32 by MKL, which uses half the width of an AMD processor's AVX-512
-units. oneDNN, which torch has inside for bf16, uses all of it: 0.45 of the time on a Zen 5
-(`recipes/bench/RESULTS.md`), for layers that are not tiny.
+Imports torch only.
+
+- torch computes linear layers in float32 by MKL, which uses half the width of an AMD processor's
+  AVX-512 units. oneDNN uses all of it: 0.45 of the time on a Zen 5, for layers that are not tiny.
+- It makes code for each shape of a product and keeps it for 1,024 of them, twice. Batches of texts
+  have hundreds of shapes, and a fine-tune of some minutes grew by half a gigabyte.
+
+`recipes/bench/RESULTS.md` has the figures of both.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +28,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _LEAST = 1_500_000  # multiplications from which on oneDNN is the faster one
+_KEPT_SHAPES = "64"  # a batch of an encoder-decoder needs some thirty, forward and back
+_CAPACITIES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")  # oneDNN's, and torch's
+
+
+def keep_few_shapes() -> None:
+    """Have oneDNN keep its code for the last 64 shapes, unless the environment says otherwise.
+
+    It reads that when it first computes: a process that has already done so goes on as it was.
+    """
+    for name in _CAPACITIES:
+        os.environ.setdefault(name, _KEPT_SHAPES)
 
 
 def fast_linear(model: PreTrainedModel) -> AbstractContextManager[object]:

@@ -1,5 +1,8 @@
-"""Linear layers by oneDNN: the same answers, where it is faster, and nowhere else."""
+"""oneDNN: the same answers where it is faster, and nowhere else; no more memory than it needs."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -7,9 +10,9 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from ftkit.model import linear
-from ftkit.model.linear import fast_linear
+from ftkit.model import onednn
 from ftkit.model.module import compile_in_place
+from ftkit.model.onednn import fast_linear
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
@@ -21,12 +24,12 @@ def calls(monkeypatch):
     """The shapes that oneDNN is asked for, on a processor where it is said to be faster."""
     seen = []
 
-    def counted(hidden, weight, bias=None, compute=linear._linear):
+    def counted(hidden, weight, bias=None, compute=onednn._linear):
         seen.append((*hidden.shape, *weight.shape))
         return compute(hidden, weight, bias)
 
-    monkeypatch.setattr(linear, "_is_faster", lambda: True)
-    monkeypatch.setattr(linear, "_linear", counted)
+    monkeypatch.setattr(onednn, "_is_faster", lambda: True)
+    monkeypatch.setattr(onednn, "_linear", counted)
     return seen
 
 
@@ -95,6 +98,36 @@ def test_a_compiled_model_and_other_threads_are_left_alone(calls, model):
     assert calls == []
 
 
+@needs_onednn
+@pytest.mark.parametrize(("capacity", "is_made_again"), [(None, True), ("1024", False)])
+def test_code_is_kept_for_few_shapes_unless_the_environment_says_otherwise(capacity, is_made_again):
+    script = """
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+from ftkit.model import onednn
+from ftkit.model.module import TextModel
+from ftkit.tasks import Classification
+
+sizes = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
+hf_model = BertForSequenceClassification(BertConfig(num_hidden_layers=1, **sizes))
+TextModel(hf_model, Classification(kind="single", labels=("a", "b")))
+weight = torch.ones(8, 8)
+for rows in (5, *range(100, 180)):
+    onednn._linear(torch.ones(rows, 8), weight)
+print("once more", flush=True)
+onednn._linear(torch.ones(5, 8), weight)
+"""
+    env = {name: each for name, each in os.environ.items() if name not in onednn._CAPACITIES}
+    if capacity:
+        env |= dict.fromkeys(onednn._CAPACITIES, capacity)
+    env["ONEDNN_VERBOSE"] = "profile_create"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True
+    )
+    last = done.stdout.partition("once more")[2]
+    assert ("cache_miss" in last) is is_made_again, done.stdout[-2000:]
+
+
 @pytest.mark.parametrize("error", [AttributeError, RuntimeError, TypeError])
 def test_a_torch_whose_oneDNN_is_called_otherwise_keeps_its_own_layers(monkeypatch, error):
     def missing(*args):
@@ -102,10 +135,10 @@ def test_a_torch_whose_oneDNN_is_called_otherwise_keeps_its_own_layers(monkeypat
 
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(linear, "_is_amd", lambda: True)
-    monkeypatch.setattr(linear, "_linear", missing)
-    assert linear._is_faster.__wrapped__() is False
-    monkeypatch.setattr(linear, "_linear", nn.functional.linear)
-    assert linear._is_faster.__wrapped__() is True
-    monkeypatch.setattr(linear, "_is_amd", lambda: False)
-    assert linear._is_faster.__wrapped__() is False
+    monkeypatch.setattr(onednn, "_is_amd", lambda: True)
+    monkeypatch.setattr(onednn, "_linear", missing)
+    assert onednn._is_faster.__wrapped__() is False
+    monkeypatch.setattr(onednn, "_linear", nn.functional.linear)
+    assert onednn._is_faster.__wrapped__() is True
+    monkeypatch.setattr(onednn, "_is_amd", lambda: False)
+    assert onednn._is_faster.__wrapped__() is False
