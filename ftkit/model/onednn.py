@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _LEAST = 1_500_000  # multiplications from which on oneDNN is the faster one
-_KEPT_SHAPES = "64"  # a batch of an encoder-decoder needs some thirty, forward and back
+_KEPT_SHAPES = "64"  # training took no longer with 32
 _CAPACITIES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")  # oneDNN's, and torch's
 
 
@@ -60,7 +60,8 @@ class _ByOneDnn(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is nn.functional.linear and not kwargs and _is_for_onednn(*args):
+        is_plain = func is nn.functional.linear and not (kwargs or types)  # types: of subclasses
+        if is_plain and _is_for_onednn(*args):
             return _linear(*args)
         return func(*args, **(kwargs or {}))
 

@@ -75,12 +75,16 @@ def test_a_layer_without_bias_and_one_of_hidden_states_in_strides(calls, model):
 
 
 @needs_onednn
-def test_what_is_small_or_not_float32_stays_with_torch(calls, model):
+def test_what_is_small_or_not_plain_float32_stays_with_torch(calls, model):
+    class Wrapped(torch.Tensor):
+        """As the shared or quantised tensors of other libraries."""
+
     big, small = nn.Linear(256, 256), nn.Linear(256, 2)
     hidden = torch.randn(64, 256)
     with torch.inference_mode(), fast_linear(model):
         small(hidden)
         big(hidden[:1])
+        assert type(big(hidden.as_subclass(Wrapped))) is Wrapped
         big.bfloat16()(hidden.bfloat16())
         with torch.autocast("cpu", torch.bfloat16):
             assert big.float()(hidden).dtype == torch.bfloat16
