@@ -34,7 +34,7 @@ with warnings.catch_warnings():
     )
     from fastai.imports import noop
     from fastai.interpret import plot_top_losses
-    from fastai.learner import Learner, Metric, Recorder, load_learner
+    from fastai.learner import Learner, Metric, Recorder, join_path_file, load_learner
     from fastai.losses import BCEWithLogitsLossFlat
     from fastai.metrics import F1Score, accuracy
     from fastai.optimizer import OptimWrapper, detuplify_pg, set_item_pg
@@ -77,6 +77,7 @@ __all__ = [
     "display_df",
     "fastai_defaults",
     "fastcore_all",
+    "join_path_file",
     "load_learner",
     "noop",
     "plot_top_losses",

@@ -51,7 +51,8 @@ def _run(options: argparse.Namespace) -> int:
         return USER_MISTAKE
     except BrokenPipeError:
         # The reader went away, as `| head` does; keep the interpreter from complaining too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
@@ -387,7 +388,9 @@ def _predict(options: argparse.Namespace) -> None:
     done = predict(job)
     if options.output is not None:
         answered = done.rows - done.failed
-        print(f"{answered:,} predictions in {options.output}, {done.rows_a_second:,.0f} rows/s")
+        said = f"{answered:,} predictions in {options.output}, {done.rows_a_second:,.0f} rows/s"
+        # A pipe or a device may be standard output itself.
+        print(said, file=sys.stdout if Path(options.output).is_file() else sys.stderr)
 
 
 def _push(options: argparse.Namespace) -> None:

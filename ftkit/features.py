@@ -249,30 +249,37 @@ def iterate_rows(rows: Iterable[Any]) -> Iterator[Any]:
 def input_columns(rows: Sequence[Any], task: Task, first: int = 0) -> dict[str, list[Any]]:
     """The columns that the task's model reads, of the rows at hand: texts, tuples, or dicts.
 
+    A row without an optional text has None for it, and where no row has one there is no column.
     `first` is the number of the first row, from 0. Raises DataError, with the number of the row
     from 1, for one that is none of these.
     """
     inputs = [column for column in task.columns() if column.is_input]
     texts = [column.name for column in inputs if column.kind == "text"]
     dicts = [_as_dict(row, texts, first + i + 1) for i, row in enumerate(rows)]
+    optional = {column.name for column in inputs if not column.is_required}
+    # Of a text or its tokens, neither of them required, all rows need what one has.
+    spared = optional if len(optional) < len(inputs) else set()
+
+    def has(row: Mapping[str, Any], name: str) -> bool:
+        return name in row and not (name in spared and _is_missing(row[name]))
+
     read = [
         column
         for column in inputs
-        if column.is_required or any(column.name in row for row in dicts)
+        if column.is_required or any(has(row, column.name) for row in dicts)
     ] or inputs[:1]
+    columns: dict[str, list[Any]] = {column.name: [] for column in read}
     for i, row in enumerate(dicts):
         for column in read:
-            value = row.get(column.name)
+            value = row[column.name] if has(row, column.name) else None
+            columns[column.name].append(value)
+            if value is None and column.name in spared:
+                continue
             if not (_is_text(value) if column.kind == "text" else _is_words(value)):
-                found = "nothing" if value is None else repr(value)[:60]
                 what = "a text" if column.kind == "text" else "a list of words"
-                raise DataError(
-                    f"found {found} where {what} should be",
-                    remedy=f"Give texts, or dicts with {quoted([each.name for each in inputs])}.",
-                    row=first + i + 1,
-                    column=column.name,
-                )
-    return {column.name: [row[column.name] for row in dicts] for column in read}
+                remedy = f"Give texts, or dicts with {quoted([each.name for each in inputs])}."
+                raise _no_text(value, what, remedy, first + i + 1, column.name)
+    return columns
 
 
 @dataclass(frozen=True)
@@ -292,12 +299,32 @@ class ColumnRows(Sequence[Mapping[str, Any]]):
         return {name: values[number] for name, values in self.columns.items()}
 
 
+def check_texts(texts: Sequence[Any], column: str) -> None:
+    """Raises DataError, with the row of the slice from 1, for what is no text."""
+    for i, text in enumerate(texts):
+        if not _is_text(text):
+            raise _no_text(text, "a text", "Fill it in, or drop the row.", i + 1, column)
+
+
+def _no_text(value: Any, wanted: str, remedy: str, row: int, column: str) -> DataError:
+    found = "nothing" if value is None else repr(value)[:60]
+    return DataError(
+        f"found {found} where {wanted} should be", remedy=remedy, row=row, column=column
+    )
+
+
 def _is_text(value: Any) -> bool:
     """Whether it is a string that UTF-8 can write: one with half a surrogate pair is not."""
     try:
         return isinstance(value, str) and (value.isascii() or bool(value.encode()))
     except UnicodeEncodeError:
         return False
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is None, or what a DataFrame has in its place."""
+    is_nan = isinstance(value, float) and value != value
+    return value is None or is_nan or type(value).__name__ == "NAType"
 
 
 def _is_words(value: Any) -> bool:
@@ -342,4 +369,6 @@ def _has_names(feature: Any) -> bool:
 def _name(value: Any, feature: Any) -> Any:
     if isinstance(value, list):
         return [_name(each, feature.feature) for each in value]
-    return None if value is None else feature.names[value]
+    # A ClassLabel of -1 is how public test splits mark a row without a label.
+    names = feature.names
+    return names[value] if value is not None and 0 <= value < len(names) else None

@@ -63,8 +63,12 @@ _ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 # Scripts that put no space between words are read a character at a time. The two joiners stand
 # inside words of Persian and of the scripts of India.
 _WORD = regex.compile(
-    rf"[{_ALONE}]\p{{M}}*|[\w\p{{M}}\u200c\u200d--[{_ALONE}]]+|\S", flags=regex.VERSION1
+    rf"[{_ALONE}]\p{{M}}*|[\w\u200c\u200d--[{_ALONE}]][\w\p{{M}}\u200c\u200d--[{_ALONE}]]*"
+    r"|\S\p{M}*",
+    flags=regex.VERSION1,
 )
+_ANY_ALONE = regex.compile(f"[{_ALONE}]")
+_MARK = regex.compile(r"\p{M}")
 
 SCHEMES = {"BIO": "BI", "IOB1": "BI", "BILOU": "BILU", "BIOES": "BIES"}
 """Schemes of tags and the letters before their types; "IO" has no letters."""
@@ -76,11 +80,19 @@ def split_words(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _WORD.finditer(text)]
 
 
+def has_spaces(text: str) -> bool:
+    """Whether no character of the text is of a script that puts no space between words."""
+    return text.isascii() or not _ANY_ALONE.search(text)
+
+
 def is_inside_word(text: str, place: int) -> bool:
     """Whether the characters before and behind a place belong to one word of `split_words`."""
     if not 0 < place < len(text):
         return False
-    return _WORD.fullmatch(text, place - 1, place + 1) is not None
+    start = place - 1
+    while start and _MARK.match(text, start) and not text[start - 1].isspace():
+        start -= 1  # a mark belongs to the character before it
+    return _WORD.fullmatch(text, start, place + 1) is not None
 
 
 def join_words(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:

@@ -55,7 +55,8 @@ def task_options() -> str:
         f"<!-- {_WRITTEN} -->",
         "In Python they are arguments of the task: `ftkit.NER(stride=32)`. In a shell: "
         "`--option stride=32`. Those with a dot in the last column may be others for one call of a "
-        "trained model: `model.predict(rows, stride=16)`.",
+        "trained model: `model.predict(rows, stride=16)`. Of `max_length` a call may give no more "
+        "than the model was trained with.",
     ]
     for name, task in TASKS.items():
         said = _field_docs(task)

@@ -1,6 +1,7 @@
 """Flat arrays and the batches filled from them, against transformers' own padding."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
@@ -223,9 +224,12 @@ def test_named_labels():
 
 
 def test_a_missing_label_stays_missing():
-    assert named_labels({"label": [None, 1]}, {"label": ClassLabel(names=["a", "b"])}) == {
-        "label": [None, "b"]
-    }
+    names = ClassLabel(names=["a", "b"])
+    found = named_labels(
+        {"label": [None, 1, -1], "tags": [[0, -1], [None], []]},
+        {"label": names, "tags": List(names)},
+    )
+    assert found == {"label": [None, "b", None], "tags": [["a", None], [None], []]}
 
 
 def test_rows_of_columns_are_made_when_asked_for():
@@ -233,6 +237,18 @@ def test_rows_of_columns_are_made_when_asked_for():
     assert len(rows) == 2
     assert list(rows) == [{"text": "c", "label": 3}, {"text": "a", "label": 1}]
     assert list(rows[1:]) == [{"text": "a", "label": 1}]
+
+
+def test_a_row_may_lack_an_optional_text():
+    task, nan = Classification(), float("nan")
+    rows = [("a", "b"), "c", {"text": "d", "text_pair": nan}, {"text": "e", "text_pair": pd.NA}]
+    expected = {"text": list("acde"), "text_pair": ["b", None, None, None]}
+    assert input_columns(rows, task) == expected
+    assert input_columns(rows[1:], task) == {"text": list("cde")}
+    with pytest.raises(DataError, match='row 2, column "text_pair": found 3 where a text should'):
+        input_columns([rows[0], ("a", 3)], task)
+    with pytest.raises(DataError, match='row 2, column "tokens": found nothing where a list'):
+        input_columns([{"tokens": ["a"]}, {"tokens": None}], NER())
 
 
 def test_words_are_taken_where_a_task_reads_them():

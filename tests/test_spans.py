@@ -125,6 +125,8 @@ def cut(text, spans):
         ("我们 ok", ["我", "们", "ok"]),
         ("ไทยที่", ["ไ", "ท", "ย", "ที่"]),
         ("👍🏽x", ["👍", "🏽", "x"]),
+        ("❤\ufe0fOslo e\u0301tat", ["❤\ufe0f", "Oslo", "e\u0301tat"]),
+        ("(\u0301x", ["(\u0301", "x"]),
     ],
 )
 def test_split_words(text, words):
@@ -139,6 +141,15 @@ def test_words_leave_out_nothing_but_space():
         assert "".join(cut(text, spans)) == "".join(text.split())
         inside = {place for start, end in spans for place in range(start + 1, end)}
         assert {place for place in range(len(text) + 1) if is_inside_word(text, place)} >= inside
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["❤\ufe0fOslo", "e\u0301tat", "हिन्दी में।", "می\u200cرود", "ไทยที่", "か\u3099x", "a.\u0301b"],
+)
+def test_no_place_inside_a_word_is_a_boundary(text):
+    inside = {place for start, end in split_words(text) for place in range(start + 1, end)}
+    assert {place for place in range(len(text) + 1) if is_inside_word(text, place)} == inside
 
 
 def test_words_of_a_long_text_take_linear_time():

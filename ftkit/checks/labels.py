@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ftkit.checks.finding import Finding, SplitRows
 from ftkit.errors import quoted
-from ftkit.targets.labels import kind_of
+from ftkit.targets.labels import FLAGS, NAME_FLAGS, are_flags, kind_of
 
 FEW = 10
 """Rows of train below which a label is hardly learnt."""
@@ -33,6 +33,10 @@ def find_unusable(rows: SplitRows) -> tuple[list[Finding], np.ndarray]:
     values = rows.column("label").chunk(0)
     is_missing = values.is_null().to_numpy(zero_copy_only=False).copy()
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        if are_flags(values):
+            nothing[:] = True
+            flags = f"{{count}} of {{of}} rows have {FLAGS}"
+            return rows.find("error", "flags", nothing, flags, NAME_FLAGS, column="label"), nothing
         inner = pc.list_flatten(values)
         parents = pc.list_parent_indices(values)
         is_missing[parents.filter(_is_missing(inner, rows.rows.features["label"].feature))] = True

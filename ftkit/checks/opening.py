@@ -64,7 +64,7 @@ def open_data(
     Raises DataError for a path or hub id that is not there, and SettingError for a column map
     that the task cannot follow.
     """
-    check_map(columns or {}, task.columns())
+    columns = check_map(columns, task.columns())
     read = _read(source, task)
     named, found, refusals = _named(read.parts, task, columns or {})
     findings = [*read.findings, *refusals]

@@ -27,9 +27,16 @@ _TRUE = pa.array(["1", "1.0", "true"])
 _FALSE = pa.array(["0", "0.0", "false"])
 
 
-def check_map(columns: ColumnMap, wanted: Sequence[Column]) -> None:
-    """Raises SettingError for a map that the task cannot follow."""
+def check_map(columns: ColumnMap | None, wanted: Sequence[Column]) -> ColumnMap:
+    """The map with every name as text, as tables have it; a DataFrame's names may be numbers.
+
+    Raises SettingError for a map that the task cannot follow.
+    """
     kinds = {column.name: column.kind for column in wanted}
+    columns = {
+        name: list(map(str, source)) if isinstance(source, (list, tuple)) else str(source)
+        for name, source in (columns or {}).items()
+    }
     for name, source in columns.items():
         if name not in kinds:
             close = difflib.get_close_matches(name, kinds, n=1)
@@ -43,9 +50,10 @@ def check_map(columns: ColumnMap, wanted: Sequence[Column]) -> None:
         is_fold = not isinstance(source, str)
         if is_fold and (kinds[name] != "label" or not source):
             raise SettingError(
-                f'columns gives several names for "{name}"',
+                f'columns gives {len(source)} names for "{name}"',
                 remedy="Only a label can be made of several 0/1 columns; give one name.",
             )
+    return columns
 
 
 def find_columns(

@@ -12,6 +12,7 @@ import difflib
 import json
 import mmap
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,9 +75,19 @@ def read_file(path: Path) -> pa.Table:
 
 @contextmanager
 def opening(path: Path) -> Iterator[None]:
-    """What is done within reads a file; raises DataError where it is empty or cannot be opened."""
+    """What is done within reads a file; raises DataError where it is empty, a pipe or a device, or
+    cannot be opened.
+    """
     try:
-        if path.stat().st_size == 0:
+        found = path.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise DataError(
+                "this is a pipe or a device, and no file",
+                remedy="Write the rows to a file; `ftkit predict MODEL -` reads lines as they "
+                "come.",
+                file=str(path),
+            )
+        if found.st_size == 0:
             raise DataError(
                 "the file is empty (0 bytes)", remedy="Write the rows to it.", file=str(path)
             )
@@ -331,7 +342,8 @@ def _dates_as_text(kind: pa.DataType) -> pa.DataType:
 
 def _read_text(path: Path) -> pa.Table:
     """A row for each line that is not blank."""
-    lines = [line for line in faults.read_utf8(path).splitlines() if line.strip()]
+    # Not splitlines: `predict` knows no other ends of a line, and loses none of their characters.
+    lines = [line.rstrip("\r") for line in faults.read_utf8(path).split("\n") if line.strip()]
     return pa.table({"text": pa.array(lines, pa.string())})
 
 

@@ -1,8 +1,8 @@
 """Rows of text files and of lines, one by one: a row, or why it cannot be read.
 
-Each reader takes an open file and its path, and raises DataError only where no row behind can be
-read either. The readers of `files` are faster, and take a whole file or none of it. Imports
-`errors`, `faults` and `files`; `pieces` calls it.
+Each reader takes an open file and its path, gives None for a blank line, and raises DataError only
+where no row behind can be read either. The readers of `files` are faster, and take a whole file or
+none of it. Imports `errors`, `faults` and `files`; `pieces` calls it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Row: TypeAlias = "dict[str, Any] | DataError"
 """A row under the user's own names, or why it cannot be read."""
 
 
-def _csv_rows(file: BinaryIO, path: Path, delimiter: str = ",") -> Iterator[Row]:
+def _csv_rows(file: BinaryIO, path: Path, delimiter: str = ",") -> Iterator[Row | None]:
     """Cells are strings, or None where they are empty."""
     csv.field_size_limit(_LONGEST_FIELD)
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -42,6 +42,8 @@ def _csv_rows(file: BinaryIO, path: Path, delimiter: str = ",") -> Iterator[Row]
     try:
         for cells in csv.reader(until_the_end(), delimiter=delimiter):
             if not cells:
+                if names is not None:
+                    yield None
                 continue
             if names is None:
                 header = [decode_utf8(_as_bytes(name)) for name in cells]
@@ -65,7 +67,7 @@ def _csv_rows(file: BinaryIO, path: Path, delimiter: str = ",") -> Iterator[Row]
         check_header(path, delimiter, None)
 
 
-def _tsv_rows(file: BinaryIO, path: Path) -> Iterator[Row]:
+def _tsv_rows(file: BinaryIO, path: Path) -> Iterator[Row | None]:
     return _csv_rows(file, path, "\t")
 
 
@@ -87,20 +89,19 @@ def _as_bytes(cell: str) -> bytes:
     return cell.encode("utf-8", "surrogateescape")
 
 
-def _jsonl_rows(file: BinaryIO, path: Path) -> Iterator[Row]:
-    return map(read_object, full_lines(file))
+def _jsonl_rows(file: BinaryIO, path: Path) -> Iterator[Row | None]:
+    return read_lines(file, read_object)
 
 
-def _txt_rows(file: BinaryIO, path: Path) -> Iterator[Row]:
-    return (read_text(line, "text") for line in full_lines(file))
+def _txt_rows(file: BinaryIO, path: Path) -> Iterator[Row | None]:
+    return read_lines(file, lambda line: read_text(line, "text"))
 
 
-def full_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines that are not blank, without their ends."""
+def read_lines(lines: Iterable[bytes], read: Callable[[bytes], Row]) -> Iterator[Row | None]:
+    """What `read` makes of each line without its end; None of a blank one."""
     for number, line in enumerate(lines):
         line = line.removeprefix(_BYTE_ORDER_MARK) if number == 0 else line
-        if line.strip():
-            yield line.rstrip(b"\r\n")
+        yield read(line.rstrip(b"\r\n")) if line.strip() else None
 
 
 def read_text(line: bytes, name: str) -> Row:
@@ -133,7 +134,7 @@ def read_object(line: bytes) -> Row:
     )
 
 
-READERS: dict[str, Callable[[BinaryIO, Path], Iterator[Row]]] = {
+READERS: dict[str, Callable[[BinaryIO, Path], Iterator[Row | None]]] = {
     ".csv": _csv_rows,
     ".tsv": _tsv_rows,
     ".jsonl": _jsonl_rows,

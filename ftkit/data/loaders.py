@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -144,6 +145,11 @@ class TextRows:
         """
         if self.read is not None:
             items = self.read(items, with_labels)
+        elif isinstance(items, datasets.Dataset):
+            lists = named_labels(items.with_format(None)[:], items.features)
+            items = [
+                dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)
+            ]
         elif hasattr(items, "to_dict") and hasattr(items, "columns"):
             items = items.to_dict("records")
         items = [item.to_dict() if hasattr(item, "to_dict") else item for item in items]
@@ -165,8 +171,11 @@ class TextRows:
         numbers = None
         if all(isinstance(row, Row) for row in items):
             numbers = np.array([row.number for row in items])
-        listed = RowList(datasets.Dataset.from_list(rows))
-        return replace(self, items=listed, features=features, numbers=numbers)
+        try:
+            listed = datasets.Dataset.from_list(rows)
+        except pa.ArrowException:  # a column that the task does not read holds what it likes
+            listed = datasets.Dataset.from_dict(columns)
+        return replace(self, items=RowList(listed), features=features, numbers=numbers)
 
 
 class TextLoader(TfmdDL):

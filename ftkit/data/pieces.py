@@ -10,7 +10,7 @@ the other rooms of `data`; `jobs` calls it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 from ftkit.data import files
 from ftkit.data.columns import ColumnMap, check_map, find_columns, missing_column
-from ftkit.data.lines import READERS, Row, full_lines, read_object, read_text
+from ftkit.data.lines import READERS, Row, read_lines, read_object, read_text
 from ftkit.data.memory import check_utf8, table_from_rows
 from ftkit.data.parts import open_source
 from ftkit.errors import DataError, FtkitWarning, first_line
@@ -75,6 +75,8 @@ class RowSource:
     """Why the rows make no table, where they do not."""
     groups: tuple[int, ...] = ()
     """Rows of each row group, of a Parquet file."""
+    blank: int = 0
+    """Blank lines of a text file, which are no rows."""
 
 
 def open_rows(source: str, task: Task) -> RowSource:
@@ -106,19 +108,13 @@ def open_lines(lines: Iterable[bytes], task: Task, *, is_awaited: bool) -> RowSo
     texts = [column for column in task.columns() if column.kind == "text"]
     has_several = sum(column.is_required for column in texts) > 1
 
+    def read(line: bytes) -> Row:
+        return read_object(line) if has_several else read_text(line, texts[0].name)
+
     def rows() -> Iterator[Row]:
-        n_lines = n_rows = 0
-
-        def counted() -> Iterator[bytes]:
-            nonlocal n_lines
-            for n_lines, line in enumerate(lines, start=1):  # noqa: B007
-                yield line
-
-        for n_rows, line in enumerate(full_lines(counted()), start=1):  # noqa: B007
-            yield read_object(line) if has_several else read_text(line, texts[0].name)
-        if n_rows < n_lines:
-            said = f"left out: {n_lines - n_rows:,} blank lines"
-            warnings.warn(said, FtkitWarning, stacklevel=2)
+        blank = yield from _without_blanks(read_lines(lines, read))
+        if blank:
+            warn_of_blanks(blank)
 
     return RowSource(
         "standard input",
@@ -127,13 +123,18 @@ def open_lines(lines: Iterable[bytes], task: Task, *, is_awaited: bool) -> RowSo
     )
 
 
+def warn_of_blanks(count: int) -> None:
+    """Say that blank lines are no rows."""
+    said = f"left out: {count:,} blank lines; the numbers of rows do not count them"
+    warnings.warn(said, FtkitWarning, stacklevel=3)
+
+
 def find_inputs(source: RowSource, task: Task, columns: ColumnMap | None) -> dict[str, str]:
     """The user's column for each that the task's model reads; `columns` as in `load_data`.
 
     Raises DataError for a column that is missing, or that holds something else than text.
     """
-    given = columns or {}
-    check_map(given, task.columns())
+    given = check_map(columns, task.columns())
     wanted = [column for column in task.columns() if column.is_input]
     given = {column.name: given[column.name] for column in wanted if column.name in given}
     schema = source.schema
@@ -160,6 +161,17 @@ def find_inputs(source: RowSource, task: Task, columns: ColumnMap | None) -> dic
 # Text
 
 
+def _without_blanks(rows: Iterable[Row | None]) -> Generator[Row, None, int]:
+    """The rows; returns how many blank lines, None, were among them."""
+    blank = 0
+    for row in rows:
+        if row is None:
+            blank += 1
+        else:
+            yield row
+    return blank
+
+
 def _pieces(rows: Iterator[Row], size: int) -> Iterator[Piece]:
     first = 0
     while part := list(islice(rows, size)):
@@ -171,14 +183,18 @@ def _pieces(rows: Iterator[Row], size: int) -> Iterator[Piece]:
 def _survey(path: Path) -> RowSource:
     """The rows of a text file, of which it is known how many there are and what they hold."""
     read = READERS[path.suffix.lower()]
+    total = blank = 0
 
-    def pieces(size: int) -> Iterator[Piece]:
+    def rows() -> Generator[Row, None, int]:
         with files.opening(path), path.open("rb") as file:
-            yield from _pieces(read(file, path), size)
+            return (yield from _without_blanks(read(file, path)))
 
-    total = 0
+    def counted() -> Iterator[Row]:
+        nonlocal blank
+        blank = yield from rows()
+
     schema, mixed = pa.schema([]), None
-    for piece in pieces(_SURVEYED):
+    for piece in _pieces(counted(), _SURVEYED):
         total += len(piece)
         names = dict.fromkeys(name for row in piece.rows() for name in row)
         if mixed is None:
@@ -200,7 +216,9 @@ def _survey(path: Path) -> RowSource:
     for place, field in enumerate(schema):
         if pa.types.is_null(field.type):
             schema = schema.set(place, field.with_type(pa.string()))
-    return RowSource(str(path), pieces, total, schema, mixed)
+    return RowSource(
+        str(path), lambda size: _pieces(rows(), size), total, schema, mixed, blank=blank
+    )
 
 
 # Tables

@@ -64,8 +64,7 @@ def load_data(
     Raises DataError for rows that cannot be used, SettingError for an option that cannot work.
     """
     task = get_task(task)
-    columns = columns or {}
-    check_map(columns, task.columns())
+    columns = check_map(columns, task.columns())
     _check_options(valid, limit, seed)
     parts = open_source(source)
     found: dict[str, Any] = {}
@@ -75,7 +74,7 @@ def load_data(
         check_rows(data, task.columns(), stacklevel=3)
         task = task.with_labels(data)
         if group is not None:
-            group = next((name for name, theirs in found.items() if theirs == group), group)
+            group = next((name for name, own in found.items() if own == str(group)), str(group))
         divided, said = divide(parts, task, group=group, valid=valid, seed=seed, limit=limit)
     except DataError as error:
         raise locate(error, parts, found) from None
@@ -103,8 +102,7 @@ def read_rows(
     Raises DataError for rows that cannot be used and for a split that is not there.
     """
     wanted = tuple(column for column in task.columns() if has_labels or column.is_input)
-    columns = columns or {}
-    check_map(columns, wanted)
+    columns = check_map(columns, wanted)
     parts = open_source(source, needs_train=False)
     chosen = split or next(name for name in reversed(files.SPLITS) if name in parts)
     if chosen not in parts:
@@ -240,6 +238,8 @@ class _Strata:
         values: list[Any] = table.column(self.label).to_pylist()
         if self.is_number:
             return [float(value) for value in values]
+        if any(isinstance(value, float) for value in values):
+            return list(map(str, values))  # classes, which have no quantiles
         return [sorted(_labels_in(value)) if isinstance(value, list) else value for value in values]
 
 

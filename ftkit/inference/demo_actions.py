@@ -164,7 +164,11 @@ def _beside(
     rows: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Rows with their answers, under names that the rows do not have."""
-    names = {name: f"predicted_{name}" if name in rows[0] else name for name in answers[0]}
+    names = {}
+    for name in answers[0]:
+        names[name] = name
+        while names[name] in rows[0]:
+            names[name] = f"predicted_{names[name]}"
     return [
         row | {names[name]: value for name, value in answer.items()}
         for row, answer in zip(rows, answers, strict=True)

@@ -1,8 +1,9 @@
 """An ONNX model -> one with int8 weights, as far as the validation score allows.
 
 ONNX Runtime's dynamic quantisation: weights with a scale for each column, activations quantised as
-they come. Where that costs too much of the score, the products that disturb the outputs most are
-left in float32, twice as many each time. `onnx` calls it.
+they come, by one scale for all of a batch (ONNX's DynamicQuantizeLinear). Where that costs too much
+of the score, the products that disturb the outputs most are left in float32, twice as many each
+time. `onnx` calls it.
 """
 
 from __future__ import annotations

@@ -40,6 +40,10 @@ _TOLERANCE = 1e-3
 _ONE_FILE = 1_800_000_000
 
 
+_BATCHES = (
+    "int8 rounds by a scale that the rows of a batch share: a row's scores may differ a little "
+    "with the rows that it is asked with"
+)
 _PIPELINE = re.compile(r"\n+or, without ftkit:\n.*?```python.*?```", re.DOTALL)
 
 
@@ -60,6 +64,8 @@ class Export:
     def __str__(self) -> str:
         """Size and scores, the original's beside its own."""
         lines = [f"{self.precision}, {self.megabytes:.1f} MB in {self.folder}"]
+        if self.precision == "int8":
+            lines.append(_BATCHES)
         if self.kept_in_fp32:
             kept = ", ".join(self.kept_in_fp32)
             lines.append(f"left in fp32, for they cost the score most: {kept}")
@@ -284,6 +290,8 @@ def _describe(found: Export) -> str:
         f"({found.megabytes:.1f} MB), instead of torch's weights. `ftkit.load_model` opens this "
         "folder where onnxruntime is installed; torch is not needed.\n"
     )
+    if found.precision == "int8":
+        text += f"\n{_BATCHES}.\n"
     if found.kept_in_fp32:
         text += f"\nLeft in fp32, for they cost the score most: {', '.join(found.kept_in_fp32)}.\n"
     if found.original and found.exported:

@@ -60,8 +60,8 @@ def load_model(
     torch.compile make the model's code, which takes minutes before the first answer; a string
     names another backend than "inductor".
 
-    Raises CheckpointError for a folder that is no bundle, SettingError for a precision that
-    the device does not have.
+    Raises CheckpointError for a folder that is no bundle, SettingError for a device that is not
+    there and for a precision that it does not have.
     """
     folder = Path(folder)
     if (folder / MODEL_FILE).exists():
@@ -108,12 +108,10 @@ def open_engine(
     precision: Precision = "fp32",
 ) -> TorchEngine:
     """The model on its device; `device` and `precision` as in `load_model`."""
-    import torch
-
-    from ftkit.model.device import autocast_dtype, default_device
+    from ftkit.model.device import autocast_dtype, find_device
     from ftkit.model.module import TextModel, convert_products
 
-    where = default_device() if device is None else torch.device(device)
+    where = find_device(device)
     model = TextModel(hf_model, task)
     model.autocast_dtype = autocast_dtype(precision, where)
     if model.autocast_dtype is not None:
@@ -195,7 +193,7 @@ class Predictor:
         stride of windows, the number of beams.
 
         Raises DataError, with the number of the row, for one that is none of these, and
-        SettingError for a setting that the task does not have.
+        SettingError for a setting that the task does not have, or a `max_length` above the model's.
         """
         return list(
             self.stream(rows, top_k=top_k, batch_size=batch_size, progress=progress, **settings)
@@ -259,7 +257,8 @@ class Predictor:
     def _with_settings(self, settings: Mapping[str, Any]) -> tuple[Task, int]:
         """The task with other options for a call, and the length in tokens that goes with them.
 
-        Raises SettingError for a setting that the task does not have.
+        Raises SettingError for a setting that the task does not have, and for more tokens than the
+        model reads.
         """
         known = self.task.settings
         if unknown := [name for name in settings if name not in known]:
@@ -267,7 +266,12 @@ class Predictor:
                 f"{self.task.name} has no setting {quoted(unknown)}",
                 remedy=f"It has {quoted(known)}." if known else "It has none.",
             )
-        limit = min(self.limit, settings.get("max_length") or self.limit)
+        limit = settings.get("max_length") or self.limit
+        if limit > self.limit:
+            raise SettingError(
+                f"max_length is {limit}, and the model reads {self.limit} tokens at most",
+                remedy="Give no more, or train it with a larger max_length.",
+            )
         return replace(self.task, **settings), limit  # type: ignore[type-var]
 
     def evaluate(
@@ -286,12 +290,15 @@ class Predictor:
         Raises DataError where there are no rows, and for a label that is missing or that the model
         does not know.
         """
-        if isinstance(rows, Sequence):
+        is_dataset = all(hasattr(rows, name) for name in ("column_names", "with_format", "__len__"))
+        columns = rows.values() if isinstance(rows, Mapping) else ()
+        if not is_dataset and not (columns and all(isinstance(each, Sized) for each in columns)):
             raise DataError(
                 "labelled rows are read from a Dataset, or from a dict of columns",
                 remedy="Give ftkit.load_data(rows)[split].",
             )
-        names = rows if isinstance(rows, Mapping) else rows.column_names
+        rows = rows.with_format(None) if is_dataset else rows
+        names = rows.column_names if is_dataset else rows
         wanted = [column for column in self.task.columns() if not column.is_input]
         has_target = not wanted or any(column.name in names for column in wanted)
         for column in self.task.columns():
@@ -304,7 +311,13 @@ class Predictor:
                 )
         metrics, truncated = self.task.metrics(self.tokenizer), 0
         order: list[np.ndarray] = []
-        n_rows = len(next(iter(rows.values()))) if isinstance(rows, Mapping) else len(rows)
+        lengths = {len(rows)} if is_dataset else set(map(len, columns))
+        if len(lengths) > 1:
+            raise DataError(
+                f"the columns are of different lengths: {', '.join(map(str, sorted(lengths)))}",
+                remedy="Give each row a value in every column.",
+            )
+        n_rows = lengths.pop()
         if not n_rows:
             raise DataError("there are no rows to score", remedy="Give labelled rows.")
         for start in range(0, n_rows, _SLICE):

@@ -64,6 +64,11 @@ class Direct:
         """Write some rows, of which so many have no answer."""
         if self._file is not None:
             _write(self._file, data)
+        elif (binary := getattr(sys.stdout, "buffer", None)) is not None:
+            # Whatever the terminal's encoding is, as in a file.
+            sys.stdout.flush()
+            binary.write(data)
+            binary.flush()
         else:
             sys.stdout.write(data.decode())
             sys.stdout.flush()

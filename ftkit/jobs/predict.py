@@ -9,8 +9,6 @@ rooms of `jobs`; the command line calls it.
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 import time
 import warnings
@@ -21,7 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.data.columns import ColumnMap
-from ftkit.data.pieces import Piece, RowSource, find_inputs, open_lines, open_rows
+from ftkit.data.pieces import (
+    Piece,
+    RowSource,
+    find_inputs,
+    open_lines,
+    open_rows,
+    warn_of_blanks,
+)
 from ftkit.errors import DataError, FtkitWarning, SettingError, quoted
 from ftkit.inference import Predictor, load_model
 from ftkit.jobs.formats import ERROR, PREDICTION, Columns, Format, JsonLines
@@ -98,6 +103,8 @@ def predict(job: PredictJob) -> Done:
     part = _check_output(job)
     model = load_model(job.model, precision=job.precision)
     source = _open(job, model)
+    if source.blank:
+        warn_of_blanks(source.blank)
     found = find_texts(job, source, model.task)
     _check_options(model.task, job.options)
     # Counts that cannot work are met here, before anything is written.
@@ -242,27 +249,38 @@ def _open(job: PredictJob, model: Predictor) -> RowSource:
 
 def _check_output(job: PredictJob) -> PartFile | None:
     """The part of a file that is asked for; None where rows go to a pipe or a device."""
-    is_file = job.input != STANDARD_INPUT and Path(job.input).expanduser().is_file()
+    source = Path(job.input).expanduser()
+    is_path = job.input != STANDARD_INPUT
+    is_file, is_folder = is_path and source.is_file(), is_path and source.is_dir()
     if job.resume and (job.output is None or not is_file):
         raise SettingError(
             "--resume goes on with a file of rows and a file of answers",
             remedy="Give a file as INPUT, and --output FILE.",
         )
     if job.output is None:
+        if sys.stdout is None:
+            raise SettingError("standard output is closed", remedy="Give --output FILE.")
         return None
     output = Path(job.output)
     if output.exists() and not output.is_file() and not output.is_dir():
         return None
     if output.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
+        raise SettingError(f'--output "{output}" is a folder', remedy="Name a file in it.")
     if not output.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(output.parent))
+        raise SettingError(
+            f'the folder "{output.parent}" for --output does not exist', remedy="Make it first."
+        )
     if output.suffix not in (".jsonl", ".parquet"):
         raise SettingError(
             f'--output ends in "{output.suffix}"', remedy="Give FILE.jsonl or FILE.parquet."
         )
-    if is_file and output.exists() and output.samefile(Path(job.input).expanduser()):
+    if is_file and output.exists() and output.samefile(source):
         raise SettingError("--output is the file that is read", remedy="Give another name.")
+    read = source.rglob("*") if is_folder and output.exists() else ()
+    if any(each.is_file() and output.samefile(each) for each in read):
+        raise SettingError(
+            "--output is a file of the folder that is read", remedy="Give another name."
+        )
     return PartFile(output, resume=job.resume)
 
 

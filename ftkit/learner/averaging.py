@@ -46,6 +46,8 @@ class AverageWeights(Callback):
 
     def before_fit(self) -> None:
         """Start an average, or go on with the one that was loaded."""
+        if self.learn.lock.locked():
+            return  # a validation, perhaps within a fit
         self._is_on = not hasattr(self.learn, "lr_finder")
         if self._is_on and not self._is_loaded:
             self._count, self._others, self._has_average = 0, {}, False
@@ -80,6 +82,8 @@ class AverageWeights(Callback):
 
     def after_fit(self) -> None:
         """Leave the Learner with the average, and drop the raw weights."""
+        if self.learn.lock.locked():
+            return
         self.before_validate()
         self._is_on, self._others = False, {}
 

@@ -51,10 +51,13 @@ class KeepBest(Callback):
         self.best_epoch: int | None = None
         self._weights: dict[str, Tensor] = {}
         self._chosen: dict[str, Any] = {}
+        self._scores: dict[str, float] = {}
 
     def before_fit(self) -> None:
         """Forget the fit before."""
-        self.run = not hasattr(self.learn, "lr_finder") and not hasattr(self.learn, "gather_preds")
+        if self.learn.lock.locked():
+            return  # a validation, perhaps within a fit
+        self.run = not hasattr(self.learn, "lr_finder")
         names = list(self.learn.recorder.metric_names)[1:-1]
         if self.run and self.monitor not in names:
             raise SettingError(
@@ -78,6 +81,7 @@ class KeepBest(Callback):
                 for name, tensor in model_tensors(self.learn.model).items()
             }
             self._chosen = self.learn.task_scores.chosen
+            self._scores = self.learn.history.scores
         if self.patience is not None and self.best_epoch is not None:
             waited = self.learn.epoch - self.best_epoch
             if waited >= self.patience:
@@ -85,12 +89,13 @@ class KeepBest(Callback):
 
     def after_fit(self) -> None:
         """Put the best weights back."""
-        if not self._weights:
+        if not self._weights or self.learn.lock.locked():
             return
         with torch.no_grad():
             for name, tensor in model_tensors(self.learn.model).items():
                 tensor.copy_(self._weights[name])
         self.learn.task_scores.choose(self._chosen)
+        self.learn.history.scores = self._scores
         self._weights = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,9 +105,11 @@ class KeepBest(Callback):
             "best_epoch": self.best_epoch,
             "weights": self._weights,
             "chosen": self._chosen,
+            "scores": self._scores,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self._weights, self._chosen = state["weights"], state["chosen"]
+        self._scores = state["scores"]

@@ -12,7 +12,7 @@ import torch
 from ftkit._fastai import DataLoaders, ProgressCallback, fastai_defaults, noop
 from ftkit.data.loaders import TextLoaders, text_loaders
 from ftkit.data.sources import load_data
-from ftkit.errors import SettingError, check_least
+from ftkit.errors import SettingError, check_least, quoted
 from ftkit.learner.blocks import block_rows, fit_loaders
 from ftkit.learner.callbacks import History, ProgressLines, SeedEachFit, StopAtNaN, shows_bars
 from ftkit.learner.curves import Curves
@@ -166,13 +166,19 @@ def assemble_learner(
         "lr": slice(default_lr(model)) if not has_lora else default_lr(model),
         "wd": 0.01,
         "metrics": task_metrics(scores),
+        "opt_func": GroupedAdamW,
         **learner_options,
     }
+    if fixed := [name for name in ("loss_func", "splitter", "train_bn") if name in options]:
+        raise SettingError(
+            f"{quoted(fixed)} cannot be given",
+            remedy="The loss is the task's and the groups are layers; body_groups says how many, "
+            "and a callback may change learn.loss_grad.",
+        )
     learn = TextLearner(
         dls,
         model,
         loss_func=TaskLoss(scores),
-        opt_func=GroupedAdamW,
         splitter=partial(layer_groups, only=trainable, new=new, body_groups=body_groups),
         # fastai would leave the norms of frozen layers trainable.
         train_bn=False,

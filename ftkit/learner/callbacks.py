@@ -10,7 +10,7 @@ import torch
 
 from ftkit._fastai import Callback, CancelBatchException, MixedPrecision, noop, set_seed
 from ftkit.data.tables import is_notebook
-from ftkit.errors import TrainingError
+from ftkit.errors import TrainingError, check_least
 from ftkit.learner.distributed import count
 
 
@@ -24,7 +24,7 @@ class SeedEachFit(Callback):
 
     def before_fit(self) -> None:
         """Seed python, numpy and torch."""
-        if not hasattr(self.learn, "gather_preds"):
+        if not self.learn.lock.locked():  # which a validation holds, perhaps within a fit
             set_seed(self.seed)
         if hasattr(self.learn, "lr_finder"):
             self.first_epoch = self.learn.dls.train.epoch
@@ -47,18 +47,26 @@ class Accumulate(Callback):
     run_valid = False
 
     def __init__(self, n_batches: int) -> None:
+        """Raises SettingError for fewer than one."""
+        check_least(1, n_batches=n_batches)
         self.n_batches = n_batches
 
     def before_train(self) -> None:
         """Start without gradients."""
         self.learn.opt.zero_grad()
         self.counted: Any = 0
+        self.unit: Any = None
+        """What the counts are weighed in."""
 
     def after_loss(self) -> None:
         """Weigh the batch by what counts in it; `loss` stays the batch's own mean."""
         if self.training:
             counted = count(self.learn)
-            self.learn.loss_grad = self.learn.loss_grad * counted
+            if self.unit is None:
+                # In fp16, sums over hundreds of tokens would overflow once they are scaled.
+                is_fp16 = self.learn.model.autocast_dtype == torch.float16
+                self.unit = counted.clamp(min=1) if is_fp16 else torch.ones_like(counted)
+            self.learn.loss_grad = self.learn.loss_grad * (counted / self.unit)
             self.counted = self.counted + counted
 
     def before_step(self) -> None:
@@ -67,8 +75,9 @@ class Accumulate(Callback):
         if (self.learn.iter + 1) % self.n_batches and not is_last:
             raise CancelBatchException
         gradients = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
-        torch._foreach_div_(gradients, self.counted.clamp(min=1).to(gradients[0].dtype))
-        self.counted = 0
+        divisor = self.counted.clamp(min=1) / self.unit
+        torch._foreach_div_(gradients, divisor.to(gradients[0].dtype))
+        self.counted, self.unit = 0, None
 
 
 class StopAtNaN(Callback):
@@ -116,11 +125,13 @@ class ProgressLines(Callback):
 
     # Before CSVLogger, which hands on to the logger that it finds.
     order = 59
+    is_shown = False
 
     def before_fit(self) -> None:
         """Print the head of the table, and let the recorder print its rows into it."""
-        is_quiet = hasattr(self.learn, "gather_preds") or self.learn.logger is noop
-        self.is_shown = self.learn.create_mbar and not is_quiet
+        if self.learn.lock.locked():
+            return  # a validation, perhaps within a fit
+        self.is_shown = self.learn.create_mbar and self.learn.logger is not noop
         if self.is_shown:
             self._print(self.learn.recorder.metric_names)
             self._logger, self.learn.logger = self.learn.logger, self._print
@@ -141,7 +152,7 @@ class ProgressLines(Callback):
 
     def after_fit(self) -> None:
         """Give the logger back."""
-        if self.is_shown and hasattr(self, "_logger"):
+        if self.is_shown and not self.learn.lock.locked() and hasattr(self, "_logger"):
             self.learn.logger = self._logger
 
     def _print(self, values: Any) -> None:
@@ -163,36 +174,50 @@ class History(Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         """An epoch each: epoch (from 1, over all fits), highest lr, losses, metrics, seconds."""
+        self.scores: dict[str, float] = {}
+        """Losses and metrics of the weights that the model has now; none where they were trained
+        or loaded since an epoch ended."""
         self.started, self.first_batch = time.perf_counter(), 0
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and what the epoch begun needs to become one."""
         seconds = time.perf_counter() - self.started
-        return {"rows": self.rows, "first_batch": self.first_batch, "seconds": seconds}
+        return {
+            "rows": self.rows,
+            "scores": self.scores,
+            "first_batch": self.first_batch,
+            "seconds": seconds,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self.rows, self.first_batch = state["rows"], state["first_batch"]
+        self.rows, self.scores = state["rows"], state["scores"]
+        self.first_batch = state["first_batch"]
         self.started = time.perf_counter() - state["seconds"]
 
     def before_epoch(self) -> None:
         """Note the time."""
-        self.started, self.trained = time.perf_counter(), False
-        self.first_batch = len(self.learn.recorder.lrs)
+        if not self.learn.lock.locked():  # which a validation holds, perhaps within a fit
+            self.started, self.first_batch = time.perf_counter(), len(self.learn.recorder.lrs)
 
-    def after_train(self) -> None:
-        """Tell an epoch of training from a mere validation."""
-        self.trained = True
+    def before_train(self) -> None:
+        """Forget the scores of weights that are about to change."""
+        if not hasattr(self.learn, "lr_finder"):
+            self.scores = {}
 
     def after_epoch(self) -> None:
         """Take the recorder's row, where it was trained for and is whole."""
         learn = self.learn
-        if hasattr(learn, "gather_preds") or hasattr(learn, "lr_finder") or not self.trained:
+        if learn.lock.locked() or hasattr(learn, "lr_finder"):
             return
         names = list(learn.recorder.metric_names)[1:-1]
-        values = [float(value) for value in learn.final_record]
-        if len(values) == len(names):
-            lr = max(learn.recorder.lrs[self.first_batch :])
-            row = {"epoch": len(self.rows) + 1, "lr": float(lr)}
+        values = list(learn.final_record)
+        # Where a callback validates before the recorder is done, its row is a mixture.
+        if len(values) == len(names) and not any(isinstance(each, str) for each in values):
+            values = list(map(float, values))
+            # A validation within the epoch made the recorder forget.
+            rates = learn.recorder.lrs[self.first_batch :] or [learn.opt.hypers[-1]["lr"]]
+            row = {"epoch": len(self.rows) + 1, "lr": float(max(rates))}
+            self.scores = dict(zip(names, values, strict=True))
             seconds = time.perf_counter() - self.started
-            self.rows.append({**row, **dict(zip(names, values, strict=True)), "seconds": seconds})
+            self.rows.append({**row, **self.scores, "seconds": seconds})

@@ -61,6 +61,8 @@ class Distill(Callback):
 
     def before_fit(self) -> None:
         """Check that the two fit together, and put the teacher beside the student."""
+        if self.learn.lock.locked():
+            return  # a validation, perhaps within a fit
         student: TextModel = self.learn.model
         tokenizer = self.learn.dls.train.dataset.tokenizer
         _check_tasks(student.task, self.teacher.task)
@@ -75,7 +77,7 @@ class Distill(Callback):
         device = next(student.parameters()).device
         # The student's task, so that windows become rows in the same way.
         self._taught = TextModel(self.teacher.hf_model, student.task).to(device).eval()
-        self.after_fit()  # What a fit that ended in an error left.
+        self._leave()  # What a fit that ended in an error left.
         if self.hidden:
             self._states = _LastHidden(student), _LastHidden(self._taught)
 
@@ -101,6 +103,10 @@ class Distill(Callback):
 
     def after_fit(self) -> None:
         """Leave both models as they were."""
+        if not self.learn.lock.locked():
+            self._leave()
+
+    def _leave(self) -> None:
         for each in self._states:
             each.remove()
         self._states = ()

@@ -175,7 +175,7 @@ class DataParallel(Callback):
                 "lr_find looks in one process alone",
                 remedy="Look for the rate in a script of its own, started without a launcher.",
             )
-        if not hasattr(self.learn, "gather_preds"):
+        if not self.learn.lock.locked():  # which a validation holds, perhaps within a fit
             set_seed(self.seed + dist.get_rank())
 
     def before_train(self) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ftkit._fastai import L
+from ftkit._fastai import L, join_path_file
 from ftkit.data.loaders import TextLoaders
 from ftkit.data.tables import print_table
 from ftkit.errors import SettingError
+from ftkit.learner.distributed import is_first
 from ftkit.learner.metrics import TaskScores
 from ftkit.learner.optimizer import Rates
 from ftkit.learner.phases import Phase, fit_phases
@@ -55,6 +59,10 @@ def _of_rows(answer: Callable[[Tensor], np.ndarray], rows: Tensor | L) -> Tensor
         return torch.from_numpy(answer(rows))
     made = [torch.from_numpy(answer(row[None]))[0] for row in rows]
     return torch.stack(made) if len({each.shape for each in made}) == 1 else L(made)
+
+
+def _beside(weights: Path) -> Path:
+    return weights.with_suffix(".json")
 
 
 class TextLearner(ResumableLearner):
@@ -112,16 +120,23 @@ class TextLearner(ResumableLearner):
     ) -> None:
         """Train as fastai's `fine_tune(epochs, base_lr)` does, or in the given phases.
 
+        `base_lr` is one number, or a slice of one, as `learn.lr` is.
+
         Gradual unfreezing (Howard and Ruder 2018) is `fine_tune(phases=[Phase(1, groups=1),
         Phase(1, groups=2), Phase(3)])`; named options go to `fit_one_cycle` in each phase.
 
-        Raises SettingError for neither or both of `epochs` and `phases`, and as `fit_phases`.
+        Raises SettingError for neither or both of `epochs` and `phases`, for a rate that is not
+        one number, and as `fit_phases`.
         """
         if (epochs is None) == (phases is None):
             raise SettingError(
                 "fine_tune wants epochs or phases", remedy="Give one of them: fine_tune(3)."
             )
         if phases is None:
+            if options:
+                options = (_one_rate(options[0]), *options[1:])
+            elif "base_lr" in named:
+                named["base_lr"] = _one_rate(named["base_lr"])
             super().fine_tune(epochs, *options, **named)
         else:
             fit_phases(self, phases, **named)
@@ -149,11 +164,28 @@ class TextLearner(ResumableLearner):
             found = (words[0], decided[0], scores[0])
         return (item, *found) if with_input else found
 
-    def save(self, file: str | Path, **kwargs: Any) -> Path:
-        """As fastai's. Raises SettingError or TrainingError where only a share could be written."""
-        check_saves_whole(self, kwargs.get("with_opt", True))
-        written: Path = super().save(file, **kwargs)
+    def save(self, file: str | Path, with_opt: bool = True, **kwargs: Any) -> Path:
+        """As fastai's; beside the weights, in a file that ends in .json, are their scores and what
+        their validation chose. Raises SettingError or TrainingError where only a share could be
+        written.
+        """
+        check_saves_whole(self, with_opt)
+        written: Path = super().save(file, with_opt=with_opt, **kwargs)
+        if is_first() and isinstance(written, Path):
+            about = {"chosen": self.task_scores.chosen, "scores": self.history.scores}
+            _beside(written).write_text(json.dumps(about), encoding="utf-8")
         return written
+
+    def load(self, file: str | Path, device: Any = None, **kwargs: Any) -> TextLearner:
+        """As fastai's, with what `save` wrote beside the weights, where that is there."""
+        super().load(file, device=device, **kwargs)
+        about: dict[str, Any] = {"chosen": {}, "scores": {}}
+        with suppress(OSError, TypeError):
+            path = join_path_file(file, self.path / self.model_dir, ext=".pth")
+            about = json.loads(_beside(path).read_text(encoding="utf-8"))
+        self.task_scores.choose(about["chosen"])
+        self.history.scores = about["scores"]
+        return self
 
     def to_fp16(self, **kwargs: Any) -> TextLearner:
         """Compute in fp16 from now on; raises SettingError where the device cannot."""
@@ -173,3 +205,14 @@ class TextLearner(ResumableLearner):
         self.model.autocast_dtype = autocast_dtype(precision, device)
         self.add_cb(ChosenPrecision(precision))
         return self
+
+
+def _one_rate(lr: Any) -> Any:
+    """The number that a slice without a start holds; a number as it is."""
+    rate = lr.stop if isinstance(lr, slice) and lr.start is None else lr
+    if not isinstance(rate, Real):
+        raise SettingError(
+            f"fine_tune takes one learning rate, and was given {lr!r}",
+            remedy="Give a number; fine_tune(phases=[Phase(3, lr=...)]) takes a rate a group.",
+        )
+    return rate

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -44,6 +45,21 @@ Rates: TypeAlias = "float | slice | Sequence[float] | LayerDecay"
 """What fastai's verbs take as a learning rate."""
 
 
+_NO_DECAY = {"weight_decay": 0.0}
+
+
+class _Hypers(dict[str, Any]):
+    """Hyper-parameters of a layer group; what is set here is set for the group."""
+
+    def __init__(self, values: Mapping[str, Any], put: Callable[[str, Any], None]) -> None:
+        super().__init__(values)
+        self._put = put
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        self._put(name, value)
+
+
 class GroupedAdamW(OptimWrapper):
     """torch's AdamW (Loshchilov and Hutter 2019) as a fastai optimizer.
 
@@ -61,7 +77,7 @@ class GroupedAdamW(OptimWrapper):
         """
         self._layers: list[list[nn.Parameter]] = [list(group) for group in groups]
         halves = [
-            {"params": members, "layer_group": i, "decays": decays}
+            {"params": members, "layer_group": i, "decays": decays, **({} if decays else _NO_DECAY)}
             for i, group in enumerate(self._layers)
             for decays in (True, False)
             if (members := [p for p in group if (p.ndim > 1) == decays])
@@ -80,13 +96,14 @@ class GroupedAdamW(OptimWrapper):
         return self._layers
 
     @property
-    def hypers(self) -> list[dict[str, Any]]:
-        """Hyper-parameters of each layer group, under fastai's names."""
+    def hypers(self) -> Sequence[dict[str, Any]]:
+        """Hyper-parameters of each layer group, under fastai's names; they can be set here."""
         kept = [detuplify_pg(self.opt.param_groups[i]) for i in self._first]
-        return [
+        named = [
             {self.fwd_map.get(key, key): value for key, value in group.items() if key != "params"}
             for group in kept
         ]
+        return [_Hypers(values, partial(self._put, i)) for i, values in enumerate(named)]
 
     def set_hyper(self, k: str, v: Any) -> None:
         """Set a hyper-parameter of every group, as fastai does, or by a LayerDecay.
@@ -104,6 +121,10 @@ class GroupedAdamW(OptimWrapper):
             ) from None
 
     def _set_hyper(self, k: str, v: Sequence[Any]) -> None:
+        for layer, value in enumerate(v):
+            self._put(layer, k, value)
+
+    def _put(self, layer: int, k: str, value: Any) -> None:
         for half in self.opt.param_groups:
-            value = v[half["layer_group"]]
-            set_item_pg(half, self.bwd_map[k], 0.0 if k == "wd" and not half["decays"] else value)
+            if half["layer_group"] == layer and (half["decays"] or k != "wd"):
+                set_item_pg(half, self.bwd_map[k], value)

@@ -31,6 +31,8 @@ class ChosenPrecision(MixedPrecision):
         device = next(self.learn.model.parameters()).device
         dtype = autocast_dtype(self.precision, device)
         self.learn.model.autocast_dtype = dtype
+        if self.learn.lock.locked():
+            return  # a validation, perhaps within a fit, which keeps its scaler
         self.learn.scaler = GradScaler(device.type, enabled=dtype == torch.float16)
         self.scales = L()
 
@@ -45,4 +47,5 @@ class ChosenPrecision(MixedPrecision):
 
     def after_fit(self) -> None:
         """Drop the scaler; the model keeps computing in the precision it was trained in."""
-        self.learn.scaler, self.scales = None, None
+        if not self.learn.lock.locked():
+            self.learn.scaler, self.scales = None, None

@@ -45,6 +45,7 @@ from ftkit.model.device import is_out_of_memory
 
 _FORMAT = 1
 _PREFIX = "step-"
+_END = "ended at step"
 # What `Checkpoints.write` puts into a state.
 _CONTENT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("fit", "epoch", "batch", "step", "loader_epoch"), int),
@@ -80,14 +81,25 @@ class ResumableLearner(Learner):
         reset_opt: bool = False,
         start_epoch: int = 0,
     ) -> None:
-        """As fastai's; a fit that was done before the run was stopped is passed over."""
-        ours = next(iter(self._grab_cbs(Checkpoints)), None)
-        finds_rate = any(isinstance(cb, LRFinder) for cb in _listed(cbs))
-        if ours is None or finds_rate:
+        """As fastai's; a fit that was done before the run was stopped is passed over.
+
+        Raises SettingError for a second `Checkpoints`.
+        """
+        given = _listed(cbs)
+        ours = [*self._grab_cbs(Checkpoints), *(cb for cb in given if isinstance(cb, Checkpoints))]
+        if len(ours) > 1:
+            raise SettingError(
+                "there are two Checkpoints", remedy="Give one, to the Learner or to the fit."
+            )
+        if not ours or any(isinstance(cb, LRFinder) for cb in given):
             super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
-        elif not ours.passes_over(n_epoch):
-            with ours.at_work():
-                super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
+            return
+        others = [cb for cb in given if cb is not ours[0]]
+        # It looks at the Learner before the fit begins.
+        with self.added_cbs([cb for cb in given if cb is ours[0]]):
+            if not ours[0].passes_over(n_epoch):
+                with ours[0].at_work():
+                    super().fit(n_epoch, lr, wd, others, reset_opt, start_epoch)
 
     def _do_fit(self) -> None:
         first, self.begin_at = self.begin_at, 0
@@ -150,7 +162,7 @@ class Checkpoints(Callback):
         resume: bool = False,
     ) -> None:
         """Write into `folder` after `every` optimizer steps, after `minutes`, and after each fit;
-        keep the newest `keep`.
+        keep the newest `keep`, and the end of each fit, for what a script does between two.
 
         Raises SettingError for counts below 1, and where the folder holds states and `resume`
         does not say to go on from them.
@@ -163,6 +175,7 @@ class Checkpoints(Callback):
         """What one who stopped it is told."""
         self._fit_number = 0
         self._done: list[dict[str, int]] = []
+        """What each fit was, and the step it ended at."""
         self._steps = 0
         """Optimizer steps over all fits."""
         self.is_on = False
@@ -194,19 +207,42 @@ class Checkpoints(Callback):
         model, state = self._pending
         with self._taking():
             self._check_same(state, signature)
-        self._done.append(signature)
-        if self._fit_number < state["fit"] or state["is_done"]:
-            if self._fit_number == state["fit"]:
-                self._pending = None
-                with self._taking():
-                    self._remind(state, first=True)
-                    self._restore(model, state)
-                self.before_batch()
-                self.learn.dls.train.start_at(state["loader_epoch"])
-            return True
+        self._done.append(dict(state["fits"][self._fit_number - 1]))
+        if self._fit_number < state["fit"]:
+            self._end_as_then(self._done[-1].get(_END))
+        elif state["is_done"]:
+            self._pending = None
+            with self._taking():
+                self._remind(state, first=True)
+            self._end_with(model, state)
+        else:
+            with self._taking():
+                self._remind(state, first=True)
+            return False
+        return True
+
+    def _end_as_then(self, step: int | None) -> None:
+        """Have what a fit before the newest ended with, for what stands between the two."""
+        why = "it had not ended"
+        if step is not None:
+            try:
+                self._end_with(*read_state(self._of_step(step)))
+                return
+            except CheckpointError as error:
+                why = error.found
+        warnings.warn(
+            f"fit {self._fit_number} is passed over without what it ended with ({why}): the next "
+            "fit has it, and what stands before that has not",
+            FtkitWarning,
+            stacklevel=4,
+        )
+
+    def _end_with(self, model: Mapping[str, Tensor], state: Any) -> None:
+        """Have all that a fit ended with."""
         with self._taking():
-            self._remind(state, first=True)
-        return False
+            self._restore(model, state)
+        self.before_batch()
+        self.learn.dls.train.start_at(state["loader_epoch"])
 
     @contextmanager
     def _taking(self) -> Iterator[None]:
@@ -257,11 +293,19 @@ class Checkpoints(Callback):
 
     # Events
 
+    @property
+    def _is_at_work(self) -> bool:
+        """Whether a fit goes on, and not a validation within it, which holds the Learner's lock."""
+        return self.is_on and not self.learn.lock.locked()
+
     def before_fit(self) -> None:
         """Say at which epoch a stopped fit goes on."""
+        if not self._is_at_work:
+            return
         self._written_at = time.monotonic()
         self._has_stepped = False
-        if self.is_on and self._pending is not None:
+        self._at_validation, self._loader_epoch = random_state(), self.learn.dls.train.epoch
+        if self._pending is not None:
             self.learn.begin_at = self._pending[1]["epoch"]
 
     def before_train(self) -> None:
@@ -293,13 +337,13 @@ class Checkpoints(Callback):
 
     def after_step(self) -> None:
         """Only between optimizer steps is there nothing half done."""
-        if self.is_on:
+        if self._is_at_work:
             self._steps += 1
             self._has_stepped = True
 
     def after_batch(self) -> None:
         """Write where it is time, or where a signal asked for it."""
-        if not self.is_on:
+        if not self._is_at_work:
             return
         if self.training and not self._has_stepped:
             return
@@ -319,7 +363,7 @@ class Checkpoints(Callback):
 
     def after_fit(self) -> None:
         """Write what the fit ended with, so that it need not be done again."""
-        if self.is_on:
+        if self._is_at_work:
             self.write(is_done=True)
 
     # Signals
@@ -330,12 +374,19 @@ class Checkpoints(Callback):
         this step; a second one stops at once.
         """
         self.is_on, self._asked = True, None
+        number, steps = self._fit_number, self._steps
         try:
             if threading.current_thread() is threading.main_thread():
                 with self._asked_by_signals():
                     yield
             else:
                 yield
+        except BaseException:
+            if steps == self._steps:
+                # It ended before it did anything, and is not met again once it is mended.
+                self._fit_number = number - 1
+                del self._done[self._fit_number :]
+            raise
         finally:
             self.is_on = False
         if signum := most(self._asked or 0)[0]:
@@ -375,7 +426,9 @@ class Checkpoints(Callback):
 
     def write(self, *, is_done: bool = False) -> Path | None:
         """Write the state now; returns its folder, or None where that failed, with a warning."""
-        folder = self.folder / f"{_PREFIX}{self._steps:08}"
+        folder = self._of_step(self._steps)
+        if is_done:
+            self._done[-1][_END] = self._steps
         learn, loader = self.learn, self.learn.dls.train
         state = {
             "format": _FORMAT,
@@ -412,9 +465,14 @@ class Checkpoints(Callback):
         finally:
             self._written_at = time.monotonic()
             wait()
+        ends = {self._of_step(fit[_END]) for fit in self._done if _END in fit}
         for old in _states(self.folder)[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            if old not in ends:
+                shutil.rmtree(old, ignore_errors=True)
         return folder
+
+    def _of_step(self, step: int) -> Path:
+        return self.folder / f"{_PREFIX}{step:08}"
 
     def _restore(self, model: Mapping[str, Tensor], state: Any) -> None:
         learn = self.learn

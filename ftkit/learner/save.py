@@ -120,8 +120,8 @@ def _parts(learn: TextLearner) -> dict[str, Any]:
 
 
 def _last_scores(learn: TextLearner) -> dict[str, dict[str, float]]:
-    if not learn.history.rows:
-        return {}
-    last = learn.history.rows[-1]
+    scores = learn.history.scores
     names = learn.task_scores.task.metric_names
-    return {"validation": {name: last[name] for name in names if name in last}}
+    return (
+        {"validation": {name: scores[name] for name in names if name in scores}} if scores else {}
+    )

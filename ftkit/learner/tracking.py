@@ -84,7 +84,6 @@ class Tracker(Callback):
         self.service, self.given, self.n_predictions = service, dict(config or {}), predictions
         self._norm = GradientNorm()
         self._settings: dict[str, Any] = {}
-        self._scores: dict[str, float] = {}
         self._run_id: str | None = None
         self._steps = self._epochs = self._known_epochs = 0
         self._is_open = self._is_lost = self._is_configured = self._gathers = False
@@ -100,7 +99,7 @@ class Tracker(Callback):
         """What a resumed training needs to go on in the same run: plain JSON data."""
         self._flush()
         counts = {"step": self._steps, "epoch": self._epochs}
-        return {"run_id": self._run_id, **counts, "scores": self._scores}
+        return {"run_id": self._run_id, **counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on in the run of `state_dict`; raises SettingError once a run has started."""
@@ -109,7 +108,7 @@ class Tracker(Callback):
                 f"the tracker writes the run {self._run_id} already",
                 remedy="Load its state before the first batch.",
             )
-        self._run_id, self._scores = state["run_id"], dict(state["scores"])
+        self._run_id = state["run_id"]
         self._steps, self._epochs = state["step"], state["epoch"]
 
     # What the Learner calls
@@ -193,15 +192,9 @@ class Tracker(Callback):
         self._flush()
         self._known_epochs, self._epochs = len(rows), self._epochs + 1
         row = rows[-1]
-        # A language model scores a loss of its own, over tokens, and that is the better one.
-        valid = {"loss": row.get("valid_loss", math.nan), **row}
-        self._scores = {
-            name: value
-            for name, value in valid.items()
-            if name not in _NO_SCORES and not math.isnan(value)
-        }
-        numbers = {f"valid/{name}": value for name, value in self._scores.items()}
-        if self._scores.keys() & set(self.learn.task_scores.task.metric_names):
+        named = _named_scores(row)
+        numbers = {f"valid/{name}": value for name, value in named.items()}
+        if named.keys() & set(self.learn.task_scores.task.metric_names):
             for label, scores in self.learn.task_scores.metrics.per_label().items():
                 for name in ("precision", "recall", "f1"):
                     numbers[f"per_label/{label}/{name}"] = scores[name]
@@ -243,7 +236,8 @@ class Tracker(Callback):
             )
         settings = self._settings or describe_learner(self._owner())
         about = {key: settings[key] for key in ("task", "checkpoint", "data_fingerprint")}
-        about |= {"step": self._steps, "scores": self._scores}
+        # KeepBest, or whoever loaded weights, may have put others back than the last epoch's.
+        about |= {"step": self._steps, "scores": _named_scores(self._owner().history.scores)}
         self._write(self.service.bundle, Path(folder), name, about)
 
     def log_report(self, file: str | Path) -> None:
@@ -360,3 +354,14 @@ class TensorBoardTracker(Tracker):
     ) -> None:
         """`folder` is the run's own: its name is the run's id."""
         super().__init__(TensorBoardService(folder), config=config, predictions=predictions)
+
+
+def _named_scores(row: Mapping[str, float]) -> dict[str, float]:
+    """The scores in a row of the history, under the names that are logged."""
+    # A language model scores a loss of its own, over tokens, and that is the better one.
+    valid = {"loss": row["valid_loss"], **row} if "valid_loss" in row else row
+    return {
+        name: value
+        for name, value in valid.items()
+        if name not in _NO_SCORES and not math.isnan(value)
+    }

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from ftkit.errors import SettingError
+from ftkit.errors import SettingError, first_line
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
@@ -18,6 +18,24 @@ def default_device() -> torch.device:
     if torch.accelerator.is_available():
         return torch.device(torch.accelerator.current_accelerator() or "cpu")
     return torch.device("cpu")
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device of that name; of None the default one.
+
+    Raises SettingError for one that torch does not know, or that this machine does not have.
+    """
+    if device is None:
+        return default_device()
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except Exception as error:
+        raise SettingError(
+            f'the device "{device}" cannot be used ({first_line(error)})',
+            remedy="Leave it out for the best there is, or give another one, such as cpu.",
+        ) from None
+    return found
 
 
 def computes_in_bf16(device: torch.device) -> bool:

@@ -155,10 +155,12 @@ def _read_start(value: Any, column: str) -> int | None:
     if value is None or value == "" or value != value:
         return None
     try:
-        number = int(value)
+        # pandas writes a column of whole numbers with gaps as 9.0.
+        exact = float(value) if isinstance(value, str) and "." in value else value
+        number = int(exact)
     except (TypeError, ValueError, OverflowError):
         raise _wrong_shape(value, "a whole number", column) from None
-    if isinstance(value, float) and value != number:
+    if isinstance(exact, float) and exact != number:
         raise _wrong_shape(value, "a whole number", column)
     return number
 

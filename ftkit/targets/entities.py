@@ -15,6 +15,7 @@ from typing import Any
 from ftkit.errors import DataError, quoted
 from ftkit.spans import (
     entities_of_tags,
+    has_spaces,
     illegal_places,
     is_inside_word,
     scheme_of,
@@ -43,7 +44,7 @@ class Types:
             self.words[f"B-{kind}"] += 1
             self.words[f"I-{kind}"] += inside - 1
             outside -= inside
-        self.words["O"] += outside
+        self.words["O"] += max(outside, 0)  # two entities may share what spaces make one word
 
     def mend(self, what: str, row: int, times: int = 1) -> None:
         """Note that a row had that mended."""
@@ -167,11 +168,17 @@ def types_of_entities(texts: Sequence[str], rows: Sequence[Any]) -> Types:
     for row, (text, entities) in enumerate(zip(texts, rows, strict=True), start=1):
         spans = check_entities(row, text, entities)
         cut = [is_inside_word(text, start) or is_inside_word(text, end) for start, end, _ in spans]
-        # Words as spaces part them: near enough for shares, and much faster.
-        found = ((len(text[start:end].split()), label) for start, end, label in spans)
-        types.count(row, len(text.split()), found)
+        if has_spaces(text) and not any(cut):
+            # Words as spaces part them: near enough for shares, and much faster.
+            found = ((len(text[start:end].split()), label) for start, end, label in spans)
+            types.count(row, len(text.split()), found)
+            continue
+        words = split_words(text)
+        kept = entities_of_words(words, spans)
+        for _, _, label in spans:
+            types.first_row.setdefault(label, row)  # of those that are left out too
+        types.count(row, len(words), ((end - first, label) for first, end, label in kept))
         if any(cut):
-            kept = entities_of_words(split_words(text), spans)
             types.mend("entities that begin or end inside a word, widened to it", row, sum(cut))
             if lost := len(spans) - len(kept):
                 types.mend("entities left out: another has their word", row, lost)

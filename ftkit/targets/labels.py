@@ -70,8 +70,14 @@ def count_labels(split: str, rows: Dataset, kind: Kind) -> dict[str, int]:
         )
     names = getattr(feature, "names", None)
     values = pc.list_flatten(column) if is_list else column
-    is_number_missing = names is not None and pc.any(pc.less(values, 0)).as_py()
-    if values.null_count or pa.types.is_nested(values.type) or is_number_missing:
+    if is_list and are_flags(column):
+        raise DataError(f"found {FLAGS}", remedy=NAME_FLAGS, split=split, row=1, column="label")
+    is_missing = names is not None and pc.any(pc.less(values, 0)).as_py()
+    if pa.types.is_floating(values.type):
+        if not is_list:
+            check_numbers(split, rows)
+        is_missing = pc.any(pc.is_nan(values)).as_py()
+    if values.null_count or pa.types.is_nested(values.type) or is_missing:
         raise DataError(
             "a list of labels holds something that is no label",
             remedy="Give lists of names, such as ['billing', 'urgent'].",
@@ -89,6 +95,32 @@ def count_labels(split: str, rows: Dataset, kind: Kind) -> dict[str, int]:
     if names is not None:
         return {name: counts.get(i, 0) for i, name in enumerate(names)}
     return {str(value): counts[value] for value in sorted(counts)}
+
+
+FLAGS = "a 0 or 1 for each label, in a list, where the names of labels belong"
+NAME_FLAGS = (
+    "Give lists of names, such as ['billing', 'urgent'], or a column of 0 and 1 for each label: "
+    'columns={"label": ["billing", "urgent"]}.'
+)
+
+
+def are_flags(lists: Any) -> bool:
+    """Whether an Arrow array of lists holds a 0 or 1 for each label, as transformers reads them.
+
+    It does where all are of one length and numbers 0 and 1 alone, some of them twice in a row.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind, lengths = lists.type.value_type, pc.unique(pc.list_value_length(lists).drop_null())
+    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    if not is_number or len(lengths) != 1 or lengths[0].as_py() < 2:
+        return False
+    flags = pc.list_flatten(lists).cast(pa.float64())
+    if not pc.all(pc.is_in(flags, pa.array([0.0, 1.0]))).as_py():
+        return False
+    ones = flags.to_numpy(zero_copy_only=False).reshape(-1, lengths[0].as_py()).sum(1)
+    return bool((ones != 1).any()) or lengths[0].as_py() > 2
 
 
 def check_numbers(split: str, rows: Dataset) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from ftkit.arrays import ArrayLike, as_array
 from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, describe_rows, quoted
-from ftkit.features import IGNORED
+from ftkit.features import IGNORED, check_texts
 from ftkit.targets.loss import count_targets, token_loss
 from ftkit.task import Batch, Reduction, Rows
 
@@ -127,30 +127,23 @@ def check_targets(data: DatasetDict, column: str) -> None:
         blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
         warn_of_rows(str(split), column, blank, "texts are empty, which teaches the model silence")
         if "references" in rows.column_names:
-            _check_references(str(split), arrow_column(rows, "references"))
+            try:
+                check_references(rows["references"])
+            except DataError as error:
+                raise error.located(split=str(split)) from None
 
 
-def _check_references(split: str, references: Any) -> None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    wrong: dict[str, Any] = {"remedy": "Give a list of one text or more.", "split": split}
-    if not pa.types.is_list(references.type) or not pa.types.is_string(references.type.value_type):
-        raise DataError(
-            f"found {references.type} where lists of texts belong", column="references", **wrong
-        )
-    lengths = pc.fill_null(pc.list_value_length(references), 0)
-    has_null = pc.list_parent_indices(references).filter(pc.is_null(pc.list_flatten(references)))
-    for rows, found in (
-        (np.flatnonzero(lengths.to_numpy() == 0), "there is no reference"),
-        (has_null.to_numpy(), "a reference is missing (null)"),
-    ):
-        if len(rows):
+def check_references(rows: Iterable[Any]) -> None:
+    """Raises DataError, with the row from 1, for references that are no list of texts."""
+    for number, references in enumerate(rows, start=1):
+        is_list = isinstance(references, (list, tuple, np.ndarray)) and len(references) > 0
+        if not is_list or not all(isinstance(text, str) for text in references):
+            found = "nothing" if references is None else repr(references)[:60]
             raise DataError(
-                f"{found} here and in {len(np.unique(rows)):,} row(s) in all",
-                row=int(rows[0]) + 1,
+                f"found {found} where a list of texts should be",
+                remedy="Give a list of one text or more.",
+                row=number,
                 column="references",
-                **wrong,
             )
 
 
@@ -174,12 +167,14 @@ def warn_of_rows(split: str, column: str, is_odd: Any, what: str) -> None:
 
 
 def encode_texts(
-    texts: Sequence[str], prefix: str, tokenizer: PreTrainedTokenizerBase, limit: int
+    texts: Sequence[Any], column: str, prefix: str, tokenizer: PreTrainedTokenizerBase, limit: int
 ) -> dict[str, list[Any]]:
     """One window a row, `input_ids[row][0][token]`: the head of its text behind the prefix.
 
-    `n_cut` says how many of its tokens are left out.
+    `n_cut` says how many of its tokens are left out. Raises DataError, with the row of the slice,
+    for what is no text.
     """
+    check_texts(texts, column)
     encoded = tokenizer([prefix + text for text in texts], **_PLAIN)
     ids, cut = _cut(encoded, limit)
     return {"input_ids": [[each] for each in ids], "n_cut": cut}
@@ -192,15 +187,7 @@ def encode_targets(
 
     Raises DataError, with the row of the slice, for what is no text.
     """
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            found = "nothing" if text is None else repr(text)[:60]
-            raise DataError(
-                f"found {found} where a text should be",
-                remedy="Fill it in, or drop the row.",
-                row=i + 1,
-                column=column,
-            )
+    check_texts(texts, column)
     ids, cut = _cut(tokenizer(text_target=list(texts), **_PLAIN), most)
     return {"target": [np.array(each, dtype=np.int64) for each in ids], "target_cut": cut}
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ftkit.arrays import ArrayLike, as_array, namespace, sigmoid, softmax
 from ftkit.errors import DataError, SettingError, check_least, quoted
-from ftkit.features import model_arrays
+from ftkit.features import check_texts, model_arrays
 from ftkit.marks import MISSED, WRONG, listed_names
 from ftkit.scores.labels import ClassMetrics, LabelsMetrics, ValueMetrics
 from ftkit.spans import kept_positions, window_bounds
@@ -112,10 +112,13 @@ class Classification:
         kinds, cuts = ("auto", "single", "multi", "regression"), ("head", "tail", "head+tail")
         _check_choice("kind", self.kind, kinds)
         _check_choice("long_texts", self.long_texts, (*cuts, "windows"))
-        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "labels", tuple(map(str, self.labels)))
         object.__setattr__(self, "label_share", tuple(self.label_share))
         if isinstance(self.class_weights, list):
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
+        if isinstance(self.class_weights, Mapping):
+            weights = {str(name): weight for name, weight in self.class_weights.items()}
+            object.__setattr__(self, "class_weights", weights)
         check_least(8, "tokens", max_length=self.max_length)
         if not 0 <= self.label_smoothing < 1:
             raise SettingError(
@@ -241,28 +244,38 @@ class Classification:
     ) -> dict[str, list[Any]]:
         """Token ids of a slice of rows: `input_ids[row][window][token]`.
 
-        `n_cut` says how many tokens of a row no window has; `target`, where rows have labels, is a
-        class number, a 0/1 vector (labels,) or a number.
+        A row whose second text is None has none, whatever others have. `n_cut` says how many
+        tokens of a row no window has; `target`, where rows have labels, is a class number, a 0/1
+        vector (labels,) or a number.
         """
-        pairs = rows.get("text_pair")
-        encoded = tokenizer(
-            list(rows["text"]),
-            None if pairs is None else list(pairs),
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
-        features: dict[str, list[Any]] = {name: [[ids] for ids in encoded[name]] for name in names}
-        features["n_cut"] = [0] * len(encoded["input_ids"])
-        for i, whole in enumerate(encoded["input_ids"]):
-            if len(whole) > limit:
-                windows = self._windows(encoded.sequence_ids(i), limit)
-                features["n_cut"][i] = len(whole) - len(set().union(*windows))
-                for name in names:
-                    ids = encoded[name][i]
-                    features[name][i] = [[ids[p] for p in window] for window in windows]
+        texts = list(rows["text"])
+        pairs = list(rows.get("text_pair", [None] * len(texts)))
+        check_texts(texts, "text")
+        check_texts(["" if pair is None else pair for pair in pairs], "text_pair")
+        features: dict[str, list[Any]] = {"n_cut": [0] * len(texts)}
+        # In one call a tokenizer takes pairs, or texts alone.
+        for has_pair in sorted({pair is not None for pair in pairs}):
+            places = [i for i, pair in enumerate(pairs) if (pair is not None) == has_pair]
+            encoded = tokenizer(
+                [texts[i] for i in places],
+                [pairs[i] for i in places] if has_pair else None,
+                truncation=False,
+                padding=False,
+                return_attention_mask=False,
+                verbose=False,
+            )
+            names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+            for name in names:
+                kept = features.setdefault(name, [None] * len(texts))
+                for i, ids in zip(places, encoded[name], strict=True):
+                    kept[i] = [ids]
+            for number, (i, whole) in enumerate(zip(places, encoded["input_ids"], strict=True)):
+                if len(whole) > limit:
+                    windows = self._windows(encoded.sequence_ids(number), limit)
+                    features["n_cut"][i] = len(whole) - len(set().union(*windows))
+                    for name in names:
+                        ids = encoded[name][number]
+                        features[name][i] = [[ids[p] for p in window] for window in windows]
         if "label" in rows:
             features["target"] = [self._target(i, each) for i, each in enumerate(rows["label"])]
         return features
@@ -280,7 +293,7 @@ class Classification:
         fixed = set(second) | {p for p, s in enumerate(sequence_ids) if s is None}
         room -= len(second)
         if self.long_texts == "windows":
-            bounds = window_bounds(len(first), room, min(self.stride, room // 2))
+            bounds = window_bounds(len(first), max(1, room), min(self.stride, room // 2))
             kept = [first[start:end] for start, end in bounds]
         else:
             kept = [[first[k] for k in kept_positions(len(first), room, self.long_texts)]]
@@ -288,7 +301,8 @@ class Classification:
 
     def _target(self, row: int, label: Any) -> int | float | list[int]:
         types, what = _LABEL_TYPES[self.kind]
-        if label is None or not isinstance(label, types):
+        is_odd = isinstance(label, float) and not np.isfinite(label)
+        if label is None or is_odd or not isinstance(label, types):
             found = "nothing" if label is None else repr(label)[:60]
             raise DataError(
                 f"found {found} where {what} should be",
@@ -485,7 +499,7 @@ class Classification:
         for i, row in enumerate(rows):
             wanted = _names(row["label"]) if "label" in row else None
             found = None if decided is None else self._names(as_array(decided)[i])
-            shown = {name: str(row[name]) for name in texts}
+            shown = {name: "" if row[name] is None else str(row[name]) for name in texts}
             if wanted is not None:
                 shown["label"] = listed_names(wanted, found if is_class else None, MISSED)
             if found is not None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from ftkit.arrays import ArrayLike, as_array, namespace
 from ftkit.errors import DataError, FtkitWarning, SettingError, check_least
-from ftkit.features import IGNORED, model_arrays
+from ftkit.features import IGNORED, check_texts, model_arrays
 from ftkit.marks import MISSED, WRONG, Mark, MarkedText
 from ftkit.scores.answers import AnswerMetrics, score_answer
 from ftkit.spans import trim_span, window_bounds
@@ -205,6 +205,8 @@ class QuestionAnswering:
         left out; (-1, -1) for no answer, and (-100, -100) for one that no window holds.
         `answer_tokens` is its length.
         """
+        for name in ("question", "context"):
+            check_texts(rows[name], name)
         encoded = tokenizer(
             list(rows["question"]),
             list(rows["context"]),
@@ -259,7 +261,7 @@ class QuestionAnswering:
         if null is not None:
             fixed.add(null)
         room -= len(kept)
-        bounds = window_bounds(len(context), room, min(self.stride, room // 2))
+        bounds = window_bounds(len(context), max(1, room), min(self.stride, room // 2))
         windows = [sorted(fixed.union(context[start:end])) for start, end in bounds]
         return windows, len(question) - len(kept)
 

@@ -17,6 +17,7 @@ from ftkit.scores.texts import SUMMARY_SCORES, SummaryMetrics, describe_rouge
 from ftkit.targets.texts import (
     WritingTask,
     arrow_column,
+    check_references,
     check_targets,
     decode_ids,
     describe_cut,
@@ -151,11 +152,12 @@ class Summarization(WritingTask):
         `n_cut` says how many of its tokens are left out; `target`, where rows have summaries, is
         an array of label ids a row, and `target_cut` counts those left out.
         """
-        features = encode_texts(rows["text"], self.prefix or "", tokenizer, limit)
+        features = encode_texts(rows["text"], "text", self.prefix or "", tokenizer, limit)
         if "summary" in rows:
             features |= encode_targets(
                 rows["summary"], "summary", tokenizer, self.max_target_length
             )
+        check_references(rows.get("references", ()))
         return features
 
     def lost(self, rows: Mapping[str, np.ndarray], limit: int) -> str | None:

@@ -16,6 +16,7 @@ from ftkit.errors import SettingError, quoted
 from ftkit.scores.texts import TRANSLATION_SCORES, TranslationMetrics, describe_translation_scores
 from ftkit.targets.texts import (
     WritingTask,
+    check_references,
     check_targets,
     decode_ids,
     describe_cut,
@@ -143,9 +144,10 @@ class Translation(WritingTask):
         `n_cut` says how many of its tokens are left out; `target`, where rows have translations, is
         an array of label ids a row, and `target_cut` counts those left out.
         """
-        features = encode_texts(rows["source"], self.prefix or "", tokenizer, limit)
+        features = encode_texts(rows["source"], "source", self.prefix or "", tokenizer, limit)
         if "target" in rows:
             features |= encode_targets(rows["target"], "target", tokenizer, self.max_target_length)
+        check_references(rows.get("references", ()))
         return features
 
     def lost(self, rows: Mapping[str, np.ndarray], limit: int) -> str | None:

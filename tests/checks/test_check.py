@@ -465,6 +465,15 @@ def test_several_labels_a_row():
     assert found(check, "no_label") == [("note", "train", 1, [4])]
 
 
+@pytest.mark.parametrize("kind", [float, int, bool])
+def test_flags_are_no_names_of_labels(kind):
+    rows = [{"text": text(n), "label": [kind(n % 2), kind(n % 3 == 0)]} for n in range(60)]
+    check = ftkit.check(rows)
+    (finding,) = check.of_level("error")
+    assert found(check, "flags") == [("error", "train", 60, [1, 2, 3])]
+    assert 'columns={"label": ["billing", "urgent"]}' in finding.remedy
+
+
 def classified_lists(first: int, count: int) -> list[dict]:
     return [{"text": text(n), "label": ["a", "b"]} for n in range(first, first + count)]
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 import ftkit
@@ -109,6 +110,14 @@ def test_odd_rows(name, tiny_checkpoint):
 @pytest.mark.parametrize("rows", [[{"other": 1}], [{"text": None, "tokens": None}], []])
 def test_rows_of_another_task(task, rows):
     assert not ftkit.check({"train": rows}, task).ok
+
+
+def test_names_of_columns_may_be_numbers():
+    check = ftkit.check(
+        pd.DataFrame(ROWS).set_axis([0, 1], axis=1), columns={"text": 0, "label": 1}
+    )
+    assert check.ok, check
+    assert set(check.splits[0].labels) == {"no", "yes"}
 
 
 def test_a_users_mistake_in_the_settings_is_raised(tmp_path):

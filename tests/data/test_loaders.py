@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict, concatenate_datasets
 
 from ftkit.data.loaders import RowList, TextLoaders, text_loaders
 from ftkit.errors import DataError, FtkitWarning, SettingError
@@ -399,6 +399,24 @@ def test_test_dl_reads_labels_where_asked(load):
     assert targets.tolist() == [0, 0]
 
 
+def test_test_dl_reads_class_numbers_as_names(tiny_tokenizer):
+    names = ["1", "2", "3"]
+    rows = Dataset.from_dict({"text": ["hello"] * 6, "label": [0, 1, 2] * 2})
+    rows = rows.cast_column("label", ClassLabel(names=names))
+    data = DatasetDict({"train": rows, "validation": rows})
+    task = Classification(kind="single", labels=tuple(names))
+    dls = text_loaders(data, task, tiny_tokenizer(), LIMIT)
+    for part in (rows.select([1, 2, 1]), rows.select([1, 2, 1]).with_format("numpy")):
+        ((inputs, targets),) = dls.test_dl(part, with_labels=True)
+        assert targets.tolist() == [[1, 2, 1][row] for row in inputs["row"]]
+
+
+def test_test_dl_passes_over_columns_that_the_task_does_not_read(load):
+    frame = pd.DataFrame({"text": ["hello", "parcel"], "label": ["odd"] * 2, "more": ["pos", 3]})
+    ((_, targets),) = load().test_dl(frame, with_labels=True)
+    assert targets.tolist() == [1, 1]
+
+
 @settings
 def test_rows_of_items_go_by_their_own_numbers(load, options):
     """As fastai's Interpretation asks for them: by number, order kept."""
@@ -419,8 +437,7 @@ def test_rows_of_items_go_by_their_own_numbers(load, options):
         (["hello", None], 2, "found nothing where a text should be"),
         ([{"body": "hello"}], 1, "found nothing where a text should be"),
         ([{"text": "hello"}, {"label": "odd"}], 2, "found nothing where a text should be"),
-        ([("hello", "hello"), ("hello", None)], 2, "found nothing where a text should be"),
-        ([("hello", "hello"), "hello"], 2, "found nothing where a text should be"),
+        ([("hello", "hello"), ("hello", 3)], 2, "found 3 where a text should be"),
         ([("hello", "hello", "hello")], 1, "found 3 texts where 2 at most can be read"),
     ],
 )

@@ -73,6 +73,7 @@ def test_other_files_are_read_as_a_whole_one_is(tmp_path):
         assert rows_in(tmp_path / f"rows.{kind}", 7) == rows
     (tmp_path / "rows.txt").write_bytes("a\u2028b\n\n c\r\nd".encode())
     assert rows_in(tmp_path / "rows.txt", 2) == [{"text": t} for t in ("a\u2028b", " c", "d")]
+    assert rows_in(tmp_path / "rows.txt", 2) == read_file(tmp_path / "rows.txt").to_pylist()
 
 
 def test_what_is_known_before_the_rows_are_read(tmp_path):
@@ -105,6 +106,9 @@ def test_columns_for_the_model(tmp_path):
         find_inputs(source, Classification(), None)
     with pytest.raises(DataError, match='no column "nowhere"'):
         find_inputs(source, Classification(), {"text": "nowhere"})
+    file.write_text("0,1\na,b\n")
+    source = open_rows(str(file), Classification())
+    assert find_inputs(source, Classification(), {"text": 0, "label": 1}) == {"text": "0"}
     with pytest.raises(SettingError, match='names "txt"'):
         find_inputs(source, Classification(), {"txt": "id"})
     file.write_text("a,b\n1,2\n")

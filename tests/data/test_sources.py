@@ -177,6 +177,18 @@ def test_columns_are_renamed_and_others_kept(tmp_path):
     assert set(data["train"]["text"]) == {"x"}
 
 
+@pytest.mark.parametrize(
+    ("columns", "label"),
+    [({"text": 0, "label": 1}, 1), ({"text": 0, "label": [1, 2]}, ["1"])],
+)
+def test_names_of_columns_may_be_numbers(columns, label):
+    frame = pd.DataFrame([["a", 1, 0], ["b", 0, 1]] * 6)
+    rows = load(frame, columns=columns)["train"]
+    assert {"a": label} == {row["text"]: row["label"] for row in rows if row["text"] == "a"}
+    named = frame.rename(columns={0: "text"})
+    assert set(load(named, columns={"label": 1})["train"]["label"]) == {0, 1}
+
+
 def test_alias_and_pair():
     data = load([{"text": "a", "text_pair": "b", "labels": i % 2} for i in range(8)])
     assert data["train"].column_names == ["text", "text_pair", "label"]
@@ -230,6 +242,12 @@ def test_csv_text_is_never_inferred(tmp_path):
     path = write(tmp_path / "x.csv", "text,label\n" + "".join(f"{t},a\n{t},b\n" for t in texts))
     found = {text for split in load(path).values() for text in split["text"]}
     assert found == set(texts)
+
+
+def test_only_a_line_feed_ends_a_line_of_text(tmp_path):
+    path = write(tmp_path / "x.txt", "one\u2028two\n\nform\x0cfeed\r\nnel\x85x\n")
+    data = load({"train": path, "validation": path}, "language_modeling")
+    assert data["train"]["text"][:] == ["one\u2028two", "form\x0cfeed", "nel\x85x"]
 
 
 def test_jsonl_text_that_looks_like_a_date_stays_text(tmp_path):
@@ -324,6 +342,18 @@ def test_limit():
     few = load({"train": numbered, "test": numbered[3:]}, Classification(kind="single"), limit=4)
     assert set(few["test"]["label"]) <= set(few["train"]["label"])
     assert load(rows, limit=70, seed=1)["train"]["text"] != load(rows, limit=70)["train"]["text"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_numbers_that_are_classes_all_stay_in_train(seed):
+    """The rare ones too, which parts of a range would lose."""
+    task = Classification(kind="single")
+    for labels, options in (
+        ([1.0] * 990 + [2.0, 3.0] * 5, {"limit": 50}),
+        ([1.0] * 20 + [2.0, 3.0], {"valid": 0.3}),
+    ):
+        rows = [{"text": str(i), "label": label} for i, label in enumerate(labels)]
+        assert set(load(rows, task, seed=seed, **options)["train"]["label"]) == {1.0, 2.0, 3.0}
 
 
 def test_fingerprints_name_the_content(tmp_path):
@@ -513,6 +543,11 @@ BAD_SOURCES = {
         {"columns": {"label": ["u", "v"]}},
         ['row 10, column "u": 2 where a label\'s column has 0 or 1'],
     ),
+    "flags in a list": (
+        [{"text": "x", "label": [0, 1, i % 2]} for i in range(9)],
+        {},
+        ['split "train", row 1, column "label": found a 0 or 1 for each label', "lists of names"],
+    ),
     "null flag": (flags(None), {"columns": {"label": ["u", "v"]}}, ['row 10, column "u": null']),
     "fold": (flags(0), {"columns": {"label": ["u", "w"]}}, ['no column "w"', '{"label": [...]}']),
     "group": (ROWS, {"group": "who"}, ['column "who": there is no such column']),
@@ -547,8 +582,8 @@ def test_bad_source(name):
         ({"valid": 1.5}, "valid is 1.5"),
         ({"limit": 0}, "limit is 0"),
         ({"columns": {"txt": "text"}}, 'Did you mean "text"?'),
-        ({"columns": {"text": ["a", "b"]}}, 'several names for "text"'),
-        ({"columns": {"label": []}}, 'several names for "label"'),
+        ({"columns": {"text": ["a", "b"]}}, '2 names for "text"'),
+        ({"columns": {"label": []}}, '0 names for "label"'),
     ],
 )
 def test_bad_option(options, expected):

@@ -228,7 +228,8 @@ def test_examples_fill_the_fields(answers, model, files):
 def test_a_file_is_answered(answers, model, upload, files):
     texts = ["my refund invoice", "late, again", "crash é"]
     buffer = io.StringIO()
-    pd.DataFrame({"id": [7, 8, 9], "text": texts, "label": "mine"}).to_csv(buffer, index=False)
+    own = {"label": "mine", "predicted_label": "my own"}
+    pd.DataFrame({"id": [7, 8, 9], "text": texts, **own}).to_csv(buffer, index=False)
     path = upload(buffer.getvalue())
     shown, download = answers.answer_file(str(path))
     assert "3 rows answered." in shown
@@ -239,7 +240,9 @@ def test_a_file_is_answered(answers, model, upload, files):
     assert [row["text"] for row in rows] == texts
     assert [row["id"] for row in rows] == ["7", "8", "9"]
     assert [row["label"] for row in rows] == ["mine"] * 3
-    assert [row["predicted_label"] for row in rows] == [each.label for each in expected]
+    assert [row["predicted_label"] for row in rows] == ["my own"] * 3
+    found = [row["predicted_predicted_label"] for row in rows]
+    assert found == [each.label for each in expected]
     assert [float(row["score"]) for row in rows] == pytest.approx(
         [each.score for each in expected], abs=1e-4
     )

@@ -274,6 +274,9 @@ def test_int8_leaves_out_what_costs_the_score(traced, shared_bundle, exported, t
     assert (everything.kept_in_fp32, everything.exported) == ((), None)
     operators = {node.op_type for node in onnx.load(tmp_path / "all" / "model.onnx").graph.node}
     assert "MatMulInteger" in operators
+    card = (tmp_path / "all" / "README.md").read_text("utf-8")
+    for told in (str(everything), card):
+        assert "by a scale that the rows of a batch share" in told
     some = export_onnx(shared_bundle, tmp_path / "some", int8=True, rows=rows, tolerance=0.02)
     assert some.exported.scores["accuracy"] >= some.original.scores["accuracy"] - 0.02
     assert some.megabytes < exported.megabytes

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from sklearn.metrics import f1_score
 from transformers import AutoTokenizer, pipeline
 
@@ -98,7 +98,7 @@ def test_what_a_row_may_be(model):
         (b"bytes", "found b'bytes'"),
         ({"body": "x"}, "found nothing"),
         (["a", "b", "c"], "found 3 texts where 2 at most"),
-        (("a", None), "found nothing"),
+        (("a", 3), "found 3"),
         ("half a \ud83d", "found 'half a"),
     ],
 )
@@ -168,13 +168,16 @@ def test_bad_rows_of_a_stream_are_heard_of_and_passed_over(model, monkeypatch):
         list(model.stream(iter(rows)))
 
 
-def test_a_row_that_only_others_make_bad_is_passed_over(make_bundle, tiny_data):
-    """One text alone is a row, but not among pairs, whose features have another shape."""
+def test_a_text_alone_is_answered_among_pairs_as_by_itself(make_bundle, tiny_data):
     data = tiny_data.map(lambda row: {"text_pair": "of my order"})
-    model, errors = ftkit.load_model(make_bundle(data)), []
-    found = list(model.stream([("a", "b"), "c", ("d", "e")], on_error=errors.append))
-    assert [answer is None for answer in found] == [False, True, False]
-    assert [(error.row, error.column) for error in errors] == [(2, "text_pair")]
+    model = ftkit.load_model(make_bundle(data))
+    rows = [("late", "refund"), "late", {"text": "my courier", "text_pair": None}]
+    expected = [model.predict([row])[0].scores for row in rows]
+    assert expected[0] != pytest.approx(expected[1], abs=1e-4)
+    frame = pd.DataFrame({"text": ["late", "late"], "text_pair": ["refund", None]})
+    for given in (rows, frame):
+        for answer, scores in zip(model.predict(given), expected, strict=False):
+            assert answer.scores == pytest.approx(scores, abs=1e-5)
 
 
 def test_a_bar_where_it_is_wanted(model, capsys):
@@ -206,6 +209,7 @@ def test_settings_of_a_call(make_bundle, tiny_data):
         ({"labels": ()}, 'no setting "labels"'),
         ({"threshold": 2}, "threshold is 2"),
         ({"max_length": 1}, "max_length is 1"),
+        ({"max_length": 17}, "max_length is 17, and the model reads 16 tokens at most"),
     ):
         with pytest.raises(SettingError, match=message):
             model.predict(["late"], **wrong)
@@ -233,6 +237,16 @@ def test_evaluate(model, tiny_data):
     assert (evaluation.rows, evaluation.truncated) == (24, 0)
     assert "billing" in str(evaluation)
     assert model.evaluate(rows.to_dict()) == evaluation
+    numbered = rows.class_encode_column("label")
+    for format_ in ("numpy", "torch", "arrow"):
+        assert model.evaluate(numbered.with_format(format_)) == evaluation
+
+
+def test_a_row_that_cannot_be_scored_is_named_by_its_number(model, monkeypatch):
+    monkeypatch.setattr("ftkit.inference.predictor._SLICE", 2)
+    with pytest.raises(DataError, match='column "text": found nothing') as caught:
+        model.evaluate({"text": ["a", "b", "c", None], "label": ["billing"] * 4})
+    assert caught.value.row == 4
 
 
 def test_evaluate_with_intervals(model, tiny_data):
@@ -253,15 +267,29 @@ def test_evaluate_with_intervals(model, tiny_data):
     assert one.intervals["accuracy"] in ((0.0, 0.0), (1.0, 1.0))
 
 
+UNLABELLED = Dataset.from_dict({"text": ["a", "b"], "label": [0, -1]}).cast_column(
+    "label", ClassLabel(names=["billing", "delivery", "technical"])
+)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({"text": ["a", "b"], "label": ["billing", "sales"]}, r'row 2.*"sales".*"billing"'),
         ({"text": ["a", "b"], "label": ["billing", None]}, "row 2.*found nothing"),
+        ({"text": ["a", "b"], "label": ["billing", float("nan")]}, "row 2.*found nan"),
+        (UNLABELLED, 'row 2, column "label": found nothing'),
+        ({"text": ["a", None], "label": ["billing"] * 2}, 'row 2, column "text": found nothing'),
+        (
+            Dataset.from_dict({"text": ["a", None], "label": ["billing"] * 2}),
+            'row 2, column "text": found nothing',
+        ),
+        ({"text": ["a", "b"], "label": ["billing"]}, "columns are of different lengths: 1, 2"),
         ({"text": ["a", "b"]}, 'column "label".*no such column'),
         ({"label": ["billing"]}, 'column "text".*no such column'),
         ({"text": [], "label": []}, "no rows to score"),
         ([{"text": "a", "label": "billing"}], "from a Dataset"),
+        (pd.DataFrame({"text": ["a"], "label": ["billing"]}), "from a Dataset"),
     ],
 )
 def test_evaluate_refuses_rows_that_it_cannot_score(model, columns, message):
@@ -289,7 +317,7 @@ def test_regression(make_bundle, values):
     evaluation = model.evaluate(values["test"])
     wanted = np.array(values["test"]["label"])
     assert evaluation.scores["mae"] == pytest.approx(np.abs(wanted - expected).mean(), abs=1e-4)
-    for label in (None, "ten"):
+    for label in (None, "ten", float("nan"), float("inf")):
         with pytest.raises(DataError, match=r"row 1.*where a number should be"):
             model.evaluate({"text": ["a"], "label": [label]})
 
@@ -372,6 +400,12 @@ def test_a_precision_that_the_device_lacks(shared_bundle, monkeypatch):
     monkeypatch.setattr("ftkit.model.device.computes_in_bf16", lambda device: False)
     with pytest.raises(SettingError, match="no bf16 instructions"):
         ftkit.load_model(shared_bundle, precision="bf16", device="cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda", "tpu", "cpu:x"])
+def test_a_device_that_is_not_there(shared_bundle, device):
+    with pytest.raises(SettingError, match=f'the device "{device}" cannot be used'):
+        ftkit.load_model(shared_bundle, device=device)
 
 
 def test_a_folder_that_is_no_bundle(tiny_checkpoint):

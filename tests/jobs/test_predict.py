@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -199,6 +200,7 @@ def test_options_of_a_call(predict, task_bundle, tmp_path):
         ("threshold=high", "Give a number or nothing"),
         ("max_length=many", "Give a whole number or nothing"),
         ("threshold=2", "threshold is 2"),
+        ("max_length=65", "the model reads 64 tokens at most"),
     ):
         code, _, err = predict(file, "--option", option, "--output", "a.jsonl", model=folder)
         assert (code, said in err) == (2, True), err
@@ -232,6 +234,35 @@ def test_a_bar_in_a_terminal(predict, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert "71/71" not in predict(file, "--batch-size", 1)[2]
     assert "\nnote: " in err.replace("\r", "\n")
+
+
+# Standard output
+
+
+def test_standard_output_is_utf8_whatever_the_terminal_is(predict, monkeypatch):
+    Path("rows.txt").write_text("caf\u00e9 \u6f22\n", encoding="utf-8")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", out)
+    assert predict("rows.txt")[0] == 0
+    assert json.loads(out.buffer.getvalue())["text"] == "caf\u00e9 \u6f22"
+
+
+def test_standard_output_is_closed(predict, tmp_path, monkeypatch):
+    file = write_rows(tmp_path / "rows.csv", 3)
+    monkeypatch.setattr("sys.stdout", None)
+    code, _, err = predict(file)
+    assert (code, err) == (2, "ftkit: standard output is closed. Give --output FILE.\n")
+    assert predict(file, "--output", "a.jsonl")[0] == 0
+
+
+def test_a_pipe_has_answers_alone(predict, tmp_path):
+    file = write_rows(tmp_path / "rows.csv", 3)
+    read, write = os.pipe()
+    _, out, err = predict(file, "--output", f"/dev/fd/{write}")
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert [json.loads(line)["id"] for line in pipe] == ["0", "1", "2"]
+    assert (out, err.startswith("3 predictions in /dev/fd/")) == ("", True)
 
 
 # Standard input
@@ -324,6 +355,34 @@ def test_bad_rows_are_told_and_keep_their_place(predict, name, bad, output):
     assert not Path("b.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.txt", b"late\n\n \nmy\n\n"),
+        ("rows.jsonl", b'\n{"text": "late"}\n\n \n{"text": "my"}'),
+        ("rows.csv", b"\ntext\nlate\n\n\nmy\n\n"),
+    ],
+)
+def test_blank_lines_are_counted(predict, name, content):
+    Path(name).write_bytes(content)
+    _, out, err = predict(name)
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["late", "my"]
+    said = "note: left out: 3 blank lines; the numbers of rows do not count them\n"
+    assert err == said
+
+
+def test_a_row_without_its_optional_text_is_answered(predict, bundle):
+    Path("rows.csv").write_text("text,text_pair\nlate,\nmy,parcel\nrefund,\n")
+    pd.read_csv("rows.csv").to_parquet("rows.parquet")
+    expected = ftkit.load_model(bundle).predict(["late", ("my", "parcel"), "refund"])
+    for name, size in (("rows.csv", 1), ("rows.csv", 32), ("rows.parquet", 32)):
+        _, out, err = predict(name, "--batch-size", size)
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert (err, [row["text_pair"] for row in rows]) == ("", [None, "parcel", None])
+        for row, answer in zip(rows, expected, strict=True):
+            assert row["prediction"]["scores"] == pytest.approx(answer.scores, abs=1e-5)
+
+
 def test_many_bad_rows_are_counted(predict):
     Path("rows.csv").write_text("id,text\n1,late\n" + "2,\n" * 70)
     code, _, err = predict("rows.csv", "--output", "a.jsonl", "--batch-size", 1)
@@ -392,8 +451,8 @@ def test_outputs_that_cannot_be(predict, tmp_path, monkeypatch):
     for given, code, said in (
         (["--output", "rows.jsonl"], 2, "is the file that is read"),
         (["--output", "a.csv"], 2, 'ends in ".csv"'),
-        (["--output", "no/a.jsonl"], 1, "No such file or directory: no"),
-        (["--output", "."], 1, "Is a directory"),
+        (["--output", "no/a.jsonl"], 2, 'the folder "no" for --output does not exist'),
+        (["--output", "."], 2, '--output "." is a folder'),
         (["--resume"], 2, "--resume goes on with a file"),
         (["--output", "a.jsonl", "--batch-size", "0"], 2, "batch_size is 0"),
         (["--output", "a.jsonl", "--columns", "txt=body"], 2, 'Did you mean "text"'),
@@ -407,6 +466,26 @@ def test_outputs_that_cannot_be(predict, tmp_path, monkeypatch):
     assert Path("a.jsonl.part").read_text() == "somebody's own"
     assert file.read_bytes() == before
     assert names_here() == ["a.jsonl.part", "rows.jsonl"]
+
+
+def test_an_output_in_the_folder_that_is_read(predict, tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / "fold" / name).mkdir(parents=True)
+        write_rows(tmp_path / "fold" / name / "rows.parquet", 3)
+    file = tmp_path / "fold" / "test" / "rows.parquet"
+    Path("link.parquet").symlink_to(file)
+    before = file.read_bytes()
+    for output in (file, "link.parquet"):
+        code, _, err = predict("fold", "--output", output)
+        assert (code, "--output is a file of the folder that is read" in err) == (2, True)
+    assert file.read_bytes() == before
+    assert predict("fold", "--output", "fold/a.jsonl")[0] == 0
+
+
+def test_a_pipe_is_no_file(predict):
+    os.mkfifo("rows.csv")
+    code, _, err = predict("rows.csv")
+    assert (code, "rows.csv: this is a pipe or a device" in err) == (2, True)
 
 
 def test_a_map_that_serves_evaluate_serves_predict_too(predict):

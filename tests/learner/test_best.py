@@ -19,6 +19,8 @@ class Watch(Callback):
         self.monitor, self.given, self.weights, self.seen = monitor, list(given), [], []
 
     def after_epoch(self):
+        if self.learn.lock.locked():
+            return
         place = list(self.recorder.metric_names).index(self.monitor) - 1
         if self.given:
             self.learn.final_record[place] = self.given[self.epoch]
@@ -96,3 +98,29 @@ def test_mistakes(make_learner):
         KeepBest(patience=0)
     with pytest.raises(SettingError, match=r'^there is no metric "f1" .*"accuracy"'):
         make_learner(cbs=KeepBest("f1")).fit(1)
+
+
+def test_a_validation_within_a_fit_forgets_nothing(make_learner):
+    class Look(Callback):
+        order = 80
+
+        def after_epoch(self):
+            if not self.learn.lock.locked():  # a validation has this event too
+                self.learn.validate()
+                self.learn.get_preds()
+
+    kept, watch = KeepBest("accuracy"), Watch("accuracy", [0.1, 0.9, 0.2])
+    learn = make_learner()
+    learn.fit(3, 1e-2, cbs=[kept, watch, Look()])
+    assert kept.best_epoch == 1
+    assert all(map(torch.equal, learn.model.parameters(), watch.weights[1]))
+    learn.add_cb(kept)
+    learn.validate()
+    assert kept.best == 0.9
+
+
+def test_the_scores_are_those_of_the_weights(make_learner):
+    learn = make_learner()
+    learn.fit(3, 1e-2, cbs=[KeepBest("accuracy"), Watch("accuracy", [0.1, 0.9, 0.2])])
+    losses = [row["valid_loss"] for row in learn.history.rows]
+    assert learn.history.scores["valid_loss"] == losses[1] != losses[2]

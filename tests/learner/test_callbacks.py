@@ -13,8 +13,9 @@ from fastai.callback.all import CSVLogger, EarlyStoppingCallback, GradientClip, 
 from fastai.callback.core import Callback
 
 import ftkit
-from ftkit.errors import TrainingError
+from ftkit.errors import SettingError, TrainingError
 from ftkit.learner import callbacks
+from ftkit.learner.precision import ChosenPrecision
 
 BS = 7  # 96 rows make 14 batches, the last of 5
 
@@ -118,6 +119,47 @@ def test_accumulate_weighs_by_the_tokens_that_count(task, tiny_data, make_checkp
         for one, p in zip(found, learn.model.parameters(), strict=True):
             assert torch.allclose(one, torch.zeros_like(p) if p.grad is None else p.grad, atol=1e-6)
     assert len(counts) > 1  # else rows would do
+
+
+def test_accumulated_losses_stay_small_in_fp16(make_checkpoint, tmp_path):
+    class Half(Callback):
+        """As on a GPU: the scaler multiplies a loss by 65,536."""
+
+        order = ChosenPrecision.order + 1
+
+        def __init__(self, dtype):
+            self.dtype, self.factors = dtype, []
+
+        def before_fit(self):
+            self.learn.model.autocast_dtype = self.dtype
+
+        def before_backward(self):
+            self.factors.append(float(self.learn.loss_grad / self.learn.loss))
+
+    rows = [{"tokens": ["late"] * (5 + i), "tags": ["O"] * (5 + i)} for i in range(40)]
+    rows[0]["tags"][0] = "B-x"
+    still = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+    gradients = {}
+    for dtype in (torch.float16, None):
+        half, watch = Half(dtype), Watch()
+        learn = ftkit.ner_learner(
+            {"train": rows, "validation": rows[:4]},
+            make_checkpoint("bert", **still),
+            bs=8,
+            precision="fp32",
+            path=tmp_path,
+            cbs=[half, watch],
+        )
+        learn.fit(1, lr=0.0, wd=0.0, cbs=ftkit.Accumulate(2))
+        gradients[dtype] = [torch.cat([g.flatten() for g in each]) for each in watch.gradients]
+        assert (max(half.factors) < 5) == (dtype == torch.float16)
+    for one, other in zip(*gradients.values(), strict=True):
+        assert torch.allclose(one, other, rtol=0.1, atol=1e-2)
+
+
+def test_accumulate_by_none_is_refused():
+    with pytest.raises(SettingError, match="n_batches is 0"):
+        ftkit.Accumulate(0)
 
 
 def test_accumulate_leaves_the_losses_alone(make_still_learner):

@@ -3,10 +3,13 @@
 import re
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.callback.all import SaveModelCallback
+from fastai.callback.core import Callback
 from fastai.interpret import ClassificationInterpretation, Interpretation
 from fastai.learner import load_learner
 
@@ -286,3 +289,45 @@ def test_export_and_load_learner(fitted):
         assert torch.allclose(scores, others, atol=1e-6)
     assert len(loaded.dls.train.dataset) == 0  # no rows travel
     assert len(fitted.dls.train.dataset) == 96
+
+
+def test_what_validation_chose_travels_with_the_weights(make_learner, multi_data):
+    learn = make_learner(multi_data)
+    learn.fit_one_cycle(2, 1e-2)
+    chosen = learn.task_scores.chosen
+    assert chosen["threshold"] != 0.5
+    learn.save("chosen", False)
+    other = make_learner(multi_data)
+    assert other.load("chosen") is other
+    assert other.task_scores.chosen == chosen
+    assert other.history.scores == learn.history.scores
+    learn.task_scores.choose({"threshold": 0.01})
+    learn.load("chosen")
+    assert learn.task_scores.chosen == chosen
+
+
+def test_save_model_brings_the_threshold_back(make_learner, multi_data):
+    learn, thresholds = make_learner(multi_data), []
+
+    class Choices(Callback):
+        order = 59
+
+        def after_epoch(self):
+            self.learn.task_scores.choose({"threshold": 0.2 * (self.epoch + 1)})
+            thresholds.append(self.learn.task_scores.trained_task.threshold)
+
+    # Its training loss falls, so the first epoch's is the greatest.
+    kept = SaveModelCallback("train_loss", comp=np.greater)
+    learn.fit(3, 1e-3, cbs=[Choices(), kept])
+    assert learn.task_scores.trained_task.threshold == thresholds[0] == 0.2
+
+
+def test_fine_tune_takes_the_rate_of_the_learner(make_learner):
+    learn = make_learner()
+    learn.fine_tune(1, learn.lr)
+    other = make_learner()
+    other.fine_tune(1, learn.lr.stop)
+    assert all(map(torch.equal, learn.model.parameters(), other.model.parameters()))
+    for rate in (slice(1e-4, 1e-3), [1e-3], ftkit.LayerDecay(1e-3)):
+        with pytest.raises(SettingError, match="one learning rate"):
+            learn.fine_tune(1, base_lr=rate)

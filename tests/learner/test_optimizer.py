@@ -1,7 +1,11 @@
 """GroupedAdamW: torch's fused AdamW behind fastai's optimizer, decay on matrices alone."""
 
+import math
+
 import pytest
 import torch
+from fastai.callback.tracker import ReduceLROnPlateau
+from fastai.optimizer import Adam, Optimizer
 from torch import nn
 
 from ftkit.errors import SettingError
@@ -155,6 +159,38 @@ def test_rates_a_learner_takes(make_learner):
     for verb in (learn.fit, learn.fit_one_cycle, learn.fit_flat_cos):
         with pytest.raises(SettingError, match="there are 4 groups"):
             verb(1, [1e-4, 1e-3])
+
+
+def test_hyper_parameters_can_be_set_a_group(groups):
+    opt = GroupedAdamW(groups, lr=1e-2)
+    opt.set_hyper("wd", 0.1)
+    for hypers, rate in zip(opt.hypers, (1e-4, 1e-3), strict=True):
+        hypers["lr"], hypers["wd"], hypers["mom"] = rate, 0.5, 0.8
+    assert [half["lr"] for half in opt.opt.param_groups] == [1e-4, 1e-4, 1e-3, 1e-3]
+    assert [half["betas"][0] for half in opt.opt.param_groups] == [0.8] * 4
+    assert decays(opt) == {(True, 0.5), (False, 0.0)}
+
+
+def test_fastai_lowers_the_rate_on_a_plateau(make_learner):
+    learn = make_learner()
+    plateau = ReduceLROnPlateau("accuracy", min_delta=2, patience=1, factor=10)
+    learn.fit(3, 1e-6, cbs=plateau)
+    assert [h["lr"] for h in learn.opt.hypers] == pytest.approx([1e-8] * len(learn.opt.hypers))
+
+
+def test_vectors_have_no_decay_where_none_is_asked_for(make_learner):
+    learn = make_learner(wd=None)
+    learn.fit(1, 1e-3)
+    assert decays(learn.opt) == {(True, 0.01), (False, 0.0)}
+
+
+def test_another_optimizer(make_learner):
+    learn = make_learner(opt_func=Adam)
+    learn.fit_one_cycle(1, 1e-3)
+    assert isinstance(learn.opt, Optimizer)
+    assert math.isfinite(learn.history.rows[0]["valid_loss"])
+    with pytest.raises(SettingError, match='"loss_func" cannot be given'):
+        make_learner(loss_func=nn.CrossEntropyLoss())
 
 
 def test_state_goes_round(make_learner):

@@ -18,8 +18,10 @@ from fastai.callback.all import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.core import Callback
 from killed_run import end_of, script
 
+import ftkit
 from ftkit.errors import FtkitWarning, SettingError
 from ftkit.learner import resume, state
+from ftkit.learner.best import KeepBest
 from ftkit.learner.resume import Checkpoints, TrainingStopped
 
 
@@ -146,6 +148,123 @@ def test_fastai_callbacks_go_on_too(make_learner, tmp_path):
     assert all(map(torch.equal, weights, again[2]))
 
 
+# What stands between fits
+
+
+def test_what_stands_between_fits_finds_the_weights_of_then(make_learner, tmp_path):
+    def run(folder, *cbs):
+        kept = Checkpoints(folder / "states", every=1, minutes=None, resume=True)
+        learn = make_learner(cbs=[kept, *cbs], path=folder)
+        learn.freeze()
+        learn.fit_one_cycle(1, 1e-2)
+        first = learn.save("first")
+        saved = ftkit.save(learn, folder / "bundle")
+        learn.lr_find(show_plot=False, num_it=6)
+        losses = list(map(float, learn.recorder.losses))
+        learn.unfreeze()
+        learn.fit_one_cycle(1, 1e-2)
+        learn.load("first")
+        learn.fit(1, 1e-2)
+        files = (
+            torch.load(first, weights_only=False)["model"],
+            (saved / "model.safetensors").read_bytes(),
+        )
+        return [*files[0].values(), *learn.model.parameters()], files[1], losses
+
+    whole = run(tmp_path / "a")
+    for stopped_in in (22, 34):  # the search takes steps 13 to 18
+        folder = tmp_path / f"b{stopped_in}"
+        with pytest.raises(TrainingStopped):
+            run(folder, SignalAt("after_step", stopped_in))
+        again = run(folder)
+        assert all(map(torch.equal, whole[0], again[0]))
+        assert whole[1:] == again[1:]
+
+
+def test_a_fit_that_never_began_is_not_counted(make_learner, tmp_path):
+    def run(metric, *cbs):
+        learn = make_learner(cbs=[Checkpoints(tmp_path / "states", resume=True), *cbs])
+        if metric != "accuracy":
+            with pytest.raises(SettingError, match="no metric"):
+                learn.fit(2, 1e-2, cbs=KeepBest(metric))
+        learn.fit(2, 1e-2, cbs=KeepBest("accuracy"))
+        return learn
+
+    with pytest.raises(TrainingStopped):
+        run("acuracy", SignalAt("after_step", 15))
+    # The call with the typo is gone from the script.
+    learn = run("accuracy")
+    assert [row["epoch"] for row in learn.history.rows] == [1, 2]
+    assert learn.opt.state_dict()["state"][0]["step"] == 24
+
+
+def test_a_fit_that_had_not_ended_is_told(make_learner, tmp_path):
+    class FailAt(Callback):
+        left = 5
+
+        def after_step(self):
+            self.left -= 1
+            if not self.left:
+                raise RuntimeError("no memory")
+
+    def run(*cbs):
+        return make_learner(cbs=[Checkpoints(tmp_path / "states", resume=True), *cbs])
+
+    learn = run(FailAt())
+    with pytest.raises(RuntimeError, match="no memory"):
+        learn.fit(1, 1e-2)
+    with pytest.raises(TrainingStopped):
+        learn.fit(1, 1e-2, cbs=SignalAt("after_step", 3))
+    again = run()
+    with pytest.warns(FtkitWarning, match="fit 1 is passed over .*had not ended"):
+        again.fit(1, 1e-2)
+    again.fit(1, 1e-2)
+    assert len(again.history.rows) == 1
+
+
+def test_the_states_of_one_fit(make_learner, tmp_path):
+    def run(*cbs):
+        learn = make_learner()
+        learn.fit(1, 1e-2)
+        kept = Checkpoints(tmp_path / "states", every=1, minutes=None, resume=True)
+        learn.fit(2, 1e-2, cbs=[kept, *cbs])
+        assert not any(isinstance(cb, Checkpoints) for cb in learn.cbs)
+        return list(learn.model.parameters())
+
+    with pytest.raises(TrainingStopped):
+        run(SignalAt("after_step", 15))
+    assert int(sorted((tmp_path / "states").iterdir())[-1].name[-8:]) == 15
+    found = run()
+    learn = make_learner()
+    learn.fit(1, 1e-2)
+    learn.fit(2, 1e-2)
+    assert all(map(torch.equal, found, learn.model.parameters()))
+    learn.add_cb(Checkpoints(tmp_path / "one"))
+    with pytest.raises(SettingError, match="two Checkpoints"):
+        learn.fit(1, cbs=Checkpoints(tmp_path / "two"))
+
+
+def test_a_fit_without_epochs(make_learner, tmp_path):
+    learn = make_learner(cbs=Checkpoints(tmp_path / "states"))
+    learn.fine_tune(1, 1e-2, freeze_epochs=0)
+    assert len(learn.history.rows) == 1
+
+
+def test_a_validation_within_a_fit_is_not_its_end(make_learner, tmp_path):
+    class Look(Callback):
+        order = 80
+
+        def after_epoch(self):
+            if not self.learn.lock.locked():  # a validation has this event too
+                self.learn.validate()
+                self.learn.get_preds()
+
+    states = Checkpoints(tmp_path / "states", minutes=None)
+    with pytest.raises(TrainingStopped):
+        make_learner(cbs=[states, Look(), SignalAt("after_step", 15)]).fit(2, 1e-3)
+    assert [each.name for each in (tmp_path / "states").iterdir()] == ["step-00000015"]
+
+
 # States that cannot be used
 
 
@@ -213,7 +332,9 @@ def test_counts_below_the_least_are_refused(tmp_path, wrong):
 
 
 def test_the_newest_are_kept(build, tmp_path):
-    assert [each.name for each in stop(build, tmp_path, n=7)] == ["step-00000006", "step-00000007"]
+    # And what the first fit ended with.
+    found = [int(each.name[-8:]) for each in stop(build, tmp_path, n=7)]
+    assert found == [4, 6, 7]
 
 
 def test_minutes_decide_when_to_write(make_learner, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import torch
 import yaml
 
 import ftkit
+from ftkit.learner.best import KeepBest
 from ftkit.learner.card import CardFacts, write_card
 from ftkit.learner.save import predictor
 
@@ -42,6 +43,24 @@ def test_the_card_of_an_untrained_learner(make_learner, tmp_path):
     _, body = card_of(ftkit.save(make_learner(), tmp_path / "model"))
     assert "It was not evaluated" in body
     assert "| epochs | 0 |" in body
+
+
+def test_the_card_has_the_scores_of_the_weights_that_are_saved(make_learner, tmp_path):
+    learn = make_learner()
+    learn.fit_one_cycle(1, 1e-2)
+    first = f"{learn.history.rows[0]['valid_loss']:.4f}", learn.history.scores["accuracy"]
+    learn.save("first")
+    learn.fit_one_cycle(2, 1e-2, cbs=KeepBest("train_loss", lower_is_better=False))
+    best, last = learn.history.rows[1:]
+    assert learn.history.scores["valid_loss"] == best["valid_loss"] != last["valid_loss"]
+    _, body = card_of(ftkit.save(learn, tmp_path / "best"))
+    assert f"| validation | {best['accuracy']:.4f} |" in body
+    learn.load("first")
+    assert (f"{learn.history.scores['valid_loss']:.4f}", learn.history.scores["accuracy"]) == first
+    (learn.path / "models" / "first.json").unlink()
+    learn.load("first")
+    _, body = card_of(ftkit.save(learn, tmp_path / "loaded"))
+    assert "It was not evaluated" in body
 
 
 def test_the_bundle_answers_as_the_learner(fitted, tiny_data, tmp_path):

@@ -25,6 +25,7 @@ def squad(text, start):
         ({"answer": "Ben", "answer_start": 9}, ("Ben",), (9,)),
         ({"answer": "Ben", "answer_start": "9"}, ("Ben",), (9,)),
         ({"answer": "Ben", "answer_start": 9.0}, ("Ben",), (9,)),
+        ({"answer": "Ben", "answer_start": "9.0"}, ("Ben",), (9,)),
         ({"answer": "Ben", "answer_start": ""}, ("Ben",), (None,)),
         ({"answer": "Ben", "answer_start": float("nan")}, ("Ben",), (None,)),
         ({"answer": "Ben"}, ("Ben",), (None,)),
@@ -50,6 +51,7 @@ def test_every_shape_is_read(row, texts, starts):
         ({"answer": 5}, "answer", "found 5 where a text should be"),
         ({"answer": "Ben", "answer_start": "nine"}, "answer_start", "'nine' where a whole number"),
         ({"answer": "Ben", "answer_start": 9.5}, "answer_start", "9.5 where a whole number"),
+        ({"answer": "Ben", "answer_start": "9.5"}, "answer_start", "'9.5' where a whole number"),
         ({"answer": "Ben", "answer_start": float("inf")}, "answer_start", "inf where a whole"),
     ],
 )

@@ -110,6 +110,23 @@ def test_entities_inside_words_are_widened_and_counted():
     assert entities_of_words(words, spans) == [(0, 1, "n"), (2, 3, "p")]
 
 
+@pytest.mark.parametrize(
+    ("text", "entities", "words"),
+    [
+        ("Ann Lee of Oslo", [entity(0, 7), entity(11, 15, "y")], (1, 1, 1, 1, 0)),
+        ("王小明在北京见到了李四", [entity(0, 3), entity(4, 6, "y")], (6, 1, 2, 1, 1)),
+        ("王小明", [entity(0, 3)], (0, 1, 2, 0, 0)),
+        ("王小明 has an x-ray", [entity(0, 3), entity(11, 16, "y")], (2, 1, 2, 1, 2)),
+        # The second of two that share a word has none.
+        ("20kg of it", [entity(0, 2), entity(2, 4, "y")], (2, 1, 0, 0, 0)),
+        ("20kg", [entity(0, 2), entity(2, 4, "y")], (0, 1, 0, 0, 0)),
+    ],
+)
+def test_words_of_entities_are_counted_by_tag(text, entities, words):
+    counts = types_of_entities([text], [entities]).words
+    assert tuple(counts[tag] for tag in ("O", "B-x", "I-x", "B-y", "I-y")) == words
+
+
 def test_an_entity_with_spaces_around_it_is_its_words():
     words = split_words("in  New York .")
     assert entities_of_words(words, [(2, 13, "x")]) == [(1, 3, "x")]

@@ -1,5 +1,7 @@
 """What tasks that write share: ids and what is cut, languages, prefixes, checks."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from transformers import BartConfig, BertConfig, LEDConfig, RobertaConfig, T5Con
 
 from ftkit.errors import DataError, FtkitWarning, SettingError
 from ftkit.targets.texts import (
+    check_references,
     check_targets,
     collate_texts,
     decode_ids,
@@ -29,11 +32,11 @@ pytestmark = pytest.mark.unit
 def test_texts_keep_their_head_behind_the_prefix(tiny_tokenizer):
     tokenizer = tiny_tokenizer("t5")
     texts = ["order", "parcel late refund login error", ""]
-    whole = encode_texts(texts, "help: ", tokenizer, 100)
+    whole = encode_texts(texts, "text", "help: ", tokenizer, 100)
     assert whole["n_cut"] == [0, 0, 0]
     ids = [tokenizer(f"help: {text}")["input_ids"] for text in texts]
     assert whole["input_ids"] == [[each] for each in ids]
-    cut = encode_texts(texts, "help: ", tokenizer, 5)
+    cut = encode_texts(texts, "text", "help: ", tokenizer, 5)
     assert cut["input_ids"][1] == [[*ids[1][:4], tokenizer.eos_token_id]]
     assert cut["n_cut"] == [0, len(ids[1]) - 5, 0]
 
@@ -56,6 +59,12 @@ def test_targets_keep_what_marks_their_ends(tiny_tokenizer, architecture):
 def test_a_target_that_is_no_text_is_refused(tiny_tokenizer, value, found):
     with pytest.raises(DataError, match=f'row 2, column "summary": found {found} where a text'):
         encode_targets(["fine", value], "summary", tiny_tokenizer("t5"), 8)
+
+
+@pytest.mark.parametrize(("value", "found"), [(None, "nothing"), (3, "3")])
+def test_a_text_that_is_none_is_refused(tiny_tokenizer, value, found):
+    with pytest.raises(DataError, match=f'row 2, column "source": found {found} where a text'):
+        encode_texts(["fine", value], "source", "help: ", tiny_tokenizer("t5"), 8)
 
 
 def test_ids_that_pad_are_no_text(tiny_tokenizer):
@@ -143,7 +152,7 @@ def test_languages_are_marked_and_generation_starts_with_the_target(multilingual
     assert set_languages(tokenizer, "en_XX", "de_DE") == {setting: german}
     # Twice, because marking targets changes the tokenizer for a moment.
     for _ in range(2):
-        (ids,) = encode_texts(["hello"], "", tokenizer, 9)["input_ids"][0]
+        (ids,) = encode_texts(["hello"], "text", "", tokenizer, 9)["input_ids"][0]
         (target,) = encode_targets(["hallo"], "target", tokenizer, 9)["target"]
         assert tokenizer.convert_tokens_to_ids("en_XX") in ids
         assert german in target.tolist()
@@ -183,22 +192,33 @@ def data_of(**columns):
         ({"summary": [1, 2]}, "found int64 values where texts belong"),
         (
             {"summary": ["a", "b"], "references": [["a"], []]},
-            'row 2, column "references": there is no reference here and in 1 row',
+            r'row 2, column "references": found \[\] where a list of texts should be',
         ),
         (
             {"summary": ["a", "b"], "references": [["a"], None]},
-            'row 2, column "references": there is no reference',
+            'row 2, column "references": found nothing where a list',
         ),
         (
             {"summary": ["a", "b"], "references": [["a", None], ["b"]]},
-            'row 1, column "references": a reference is missing',
+            "row 1, column \"references\": found .'a', None. where",
         ),
-        ({"summary": ["a"], "references": ["a"]}, "found string where lists of texts belong"),
+        ({"summary": ["a"], "references": ["a"]}, "found 'a' where a list of texts should be"),
     ],
 )
 def test_targets_that_cannot_be_learned_are_refused(columns, message):
     with pytest.raises(DataError, match=message):
         check_targets(data_of(**columns), "summary")
+
+
+@pytest.mark.parametrize("good", [["a"], ("a", "b"), np.array(["a"])])
+@pytest.mark.parametrize(
+    ("bad", "found"), [("a", "'a'"), ([], "[]"), (None, "nothing"), (["a", None], "['a', None]")]
+)
+def test_references_are_lists_of_texts(good, bad, found):
+    check_references([good, good])
+    with pytest.raises(DataError, match=re.escape(f"found {found} where a list")) as caught:
+        check_references([good, bad, bad])
+    assert (caught.value.row, caught.value.column) == (2, "references")
 
 
 def test_empty_targets_are_counted():

@@ -106,6 +106,10 @@ def test_columns():
         ([["a"], ["a"]], None, "multi", ("a",)),
         ([[1, 0], [], [0]], List(ClassLabel(names=["z", "y"])), "multi", ("z", "y")),
         ([[3, 20], [20]], None, "multi", ("3", "20")),
+        ([[0, 1, 2], [1, 0, 2]], None, "multi", ("0", "1", "2")),
+        ([[0, 1], [1], []], None, "multi", ("0", "1")),
+        ([[0, 1], [1, 0]], None, "multi", ("0", "1")),
+        ([[1, 0], [0, 1]], List(ClassLabel(names=["z", "y"])), "multi", ("z", "y")),
     ],
 )
 def test_kind_and_names_are_read_off_the_labels(labels, feature, kind, names):
@@ -158,6 +162,15 @@ def test_labels_that_the_task_lacks_are_refused():
         (data_of([["a"], None, ["b"]]), ("train", 2), "missing here"),
         (data_of([["a", None], ["b"]]), ("train", None), "holds something that is no label"),
         (data_of([[["a"]], [["b"]]]), ("train", None), "holds something that is no label"),
+        (data_of([[1.5, float("nan")], [2.5]]), ("train", None), "holds something that is no"),
+        (data_of([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]), ("train", 1), "found a 0 or 1 for each"),
+        (data_of([[0, 1, 0], [1, 0, 0]]), ("train", 1), "found a 0 or 1 for each"),
+        (data_of([[True, False], [True, True]]), ("train", 1), "found a 0 or 1 for each"),
+        (
+            data_of([[0, 1], [1]], validation=[[0, 0], [0, 1]]),
+            ("validation", 1),
+            r'found a 0 or 1 .*columns=\{"label": \["billing", "urgent"\]\}',
+        ),
         (data_of([1.0, None, 2.0]), ("train", 2), "missing here and in 1 row"),
         (data_of([1.0, 2.0, float("nan")]), ("train", 3), "the label is nan"),
         (data_of([1.0, 2.0], test=[float("inf")]), ("test", 1), "the label is inf"),
@@ -194,6 +207,14 @@ def test_labels_of_another_kind_are_refused(kind, labels, message):
         Classification(kind=kind).with_labels(data_of(labels))
 
 
+def test_numbers_that_are_classes_are_finite():
+    task, odd = Classification(kind="single"), float("nan")
+    assert task.with_labels(data_of([1.0, 2.5, 1.0])).labels == ("1.0", "2.5")
+    with pytest.raises(DataError, match="the label is nan") as caught:
+        task.with_labels(data_of([1.0, 2.0], test=[1.0, odd, odd]))
+    assert (caught.value.split, caught.value.row) == ("test", 2)
+
+
 # Class weights
 
 
@@ -225,6 +246,13 @@ def test_a_label_named_twice_in_a_row_counts_once():
 def test_weights_by_name_leave_others_at_1():
     task = Classification(class_weights={"b": 3}).with_labels(data_of(["a", "b", "c"]))
     assert task.class_weights == (1.0, 3.0, 1.0)
+
+
+def test_names_given_may_be_numbers():
+    task = Classification(labels=(1, 0), class_weights={0: 3.0, 1: 2.0})
+    assert task == Classification(labels=("1", "0"), class_weights={"0": 3.0, "1": 2.0})
+    task = task.with_labels(data_of([0, 1, 0]))
+    assert (task.labels, task.class_weights) == (("1", "0"), (2.0, 3.0))
 
 
 def test_weights_follow_the_order_of_the_labels():
@@ -391,6 +419,28 @@ def test_pairs_of_any_lengths_fit_and_keep_their_shape(tiny_tokenizer, architect
 
 
 @pytest.mark.parametrize("long_texts", LONG_TEXTS)
+def test_a_second_text_alone_may_fill_the_window(tiny_tokenizer, long_texts):
+    tokenizer, task = tiny_tokenizer(), replace(SINGLE, long_texts=long_texts)
+    pairs = [words(13), words(40)]
+    prepared = task.prepare({"text": ["", ""], "text_pair": pairs}, tokenizer, 16)
+    whole = tokenizer(["", ""], pairs)["input_ids"]
+    assert prepared["input_ids"] == [[whole[0]], [[*whole[1][:15], tokenizer.sep_token_id]]]
+    assert prepared["n_cut"] == [0, 27]
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+def test_a_row_is_read_as_it_is_alone_whether_others_are_pairs(tiny_tokenizer, architecture):
+    tokenizer, task = tiny_tokenizer(architecture), replace(SINGLE, long_texts="windows")
+    rows = [(words(3), words(2)), (words(40), None), (words(40), words(9)), ("", None), ("a", "")]
+    texts, pairs = map(list, zip(*rows, strict=True))
+    together = task.prepare({"text": texts, "text_pair": pairs}, tokenizer, 16)
+    for i, (text, pair) in enumerate(rows):
+        row = {"text": [text]} if pair is None else {"text": [text], "text_pair": [pair]}
+        alone = task.prepare(row, tokenizer, 16)
+        assert {name: values[i : i + 1] for name, values in together.items()} == alone
+
+
+@pytest.mark.parametrize("long_texts", LONG_TEXTS)
 def test_token_types_follow_their_tokens(tiny_tokenizer, long_texts):
     tokenizer = tiny_tokenizer()
     task = replace(SINGLE, long_texts=long_texts)
@@ -445,11 +495,14 @@ def test_targets(tiny_tokenizer, task, labels, targets):
     [
         (SINGLE, "d", 'the label "d" is none that the model knows.*"a", "b", "c"'),
         (SINGLE, None, "found nothing where a label should be"),
+        (SINGLE, float("nan"), "found nan where a label should be"),
         (MULTI, ["a", "d"], 'the label "d" is none'),
         (MULTI, "a", "found 'a' where a list of labels should be"),
         (MULTI, None, "found nothing"),
         (VALUE, "high", "found 'high' where a number should be"),
         (VALUE, None, "found nothing"),
+        (VALUE, float("nan"), "found nan where a number should be"),
+        (VALUE, float("-inf"), "found -inf where a number should be"),
     ],
 )
 def test_a_label_that_cannot_be_a_target_is_named_with_its_row(
@@ -460,6 +513,16 @@ def test_a_label_that_cannot_be_a_target_is_named_with_its_row(
     with pytest.raises(DataError, match=message) as caught:
         task.prepare(rows, tiny_tokenizer(), 16)
     assert (caught.value.row, caught.value.column) == (2, "label")
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "found"), [("text", None, "nothing"), ("text_pair", 3, "3")]
+)
+def test_what_is_no_text_is_named_with_its_row(tiny_tokenizer, column, text, found):
+    rows = {"text": ["hello"] * 2, "text_pair": ["hello"] * 2, column: ["hello", text]}
+    with pytest.raises(DataError, match=f"found {found} where a text should be") as caught:
+        SINGLE.prepare(rows, tiny_tokenizer(), 16)
+    assert (caught.value.row, caught.value.column) == (2, column)
 
 
 # Collate
@@ -813,6 +876,8 @@ def test_show_pairs_lists_and_numbers():
     assert MULTI.show(rows, None, torch.tensor([[0.0, 1.0, 1.0]])) == [
         {"text": "hello", "text_pair": "you", "label": "a, c", "predicted": "b, c"}
     ]
+    alone = [{"text": "hello", "text_pair": None}]
+    assert MULTI.show(alone, None) == [{"text": "hello", "text_pair": ""}]
     assert VALUE.show([{"text": "hello", "label": 1.5}], None, torch.tensor([2.25])) == [
         {"text": "hello", "label": "1.5", "predicted": "2.25"}
     ]

@@ -47,6 +47,14 @@ def one_row(tags) -> DatasetDict:
     return tagged([["w"] * len(tags)], [tags])
 
 
+def numbered(tags) -> DatasetDict:
+    """Rows of two words with the numbers of tags; -1 is none."""
+    names = ClassLabel(names=["O", "B-goods", "I-goods"])
+    features = Features({"tokens": List(Value("string")), "tags": List(names)})
+    rows = {"tokens": [["my", "refund"]] * len(tags), "tags": tags}
+    return DatasetDict(train=Dataset.from_dict(rows, features=features))
+
+
 # Options
 
 
@@ -144,6 +152,7 @@ TEXT = ["Ann in Oslo"]
         (tagged([["a"]] * 2, [["O"], ["W-x"]]), ("train", 2, "tags"), "is of no scheme known"),
         (tagged([["a"]] * 2, [["O"], None]), ("train", 2, "tags"), "found nothing where a list"),
         (tagged([["a"]], [[3]]), ("train", 1, "tags"), r"found \[3\] where a list of tags"),
+        (numbered([[0, 1], [1, -1]]), ("train", 2, "tags"), r"found \['B-goods', None\] where"),
         (tagged([["a"]], [["O"]]), ("train", None, "tags"), "all 1 rows have no entity"),
         (tagged(*GOOD, test=([["a"]], [["B-firm"]])), ("test", 1, "tags"),
          'type "firm" occur here and never in train'),
@@ -606,6 +615,10 @@ def test_a_bundle_scores_and_predicts_as_the_learner(trained, data):
     assert model.predict([""])[0].entities == ()
     (by_token,) = model.predict([{"tokens": ["hello", "error", "freezes"]}])
     assert [(e.text, e.label) for e in by_token.entities] == [("error freezes", "fault")]
+    rows = numbered([[0, 1], [0, 1]])["train"]
+    assert model.evaluate(rows.with_format("numpy")) == model.evaluate(rows)
+    with pytest.raises(DataError, match=r"row 2, column \"tags\": found \['O', None\] where"):
+        model.evaluate(numbered([[0, 1], [0, -1]])["train"])
 
 
 @pytest.mark.parametrize(("sub_tokens", "strategy"), [("first", "first"), ("all", "simple")])

@@ -250,6 +250,17 @@ def test_a_short_context_leaves_the_question_its_room(tiny_tokenizer):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_question_alone_may_fill_the_window(tiny_tokenizer, architecture):
+    tokenizer = tiny_tokenizer(architecture)
+    rows = columns_of([asked("", question="a" * 60), asked("  ", question="a" * 60)])
+    prepared = TASK.prepare(rows, tokenizer, 32)
+    assert [len(windows) for windows in prepared["input_ids"]] == [1, 1]
+    assert len(prepared["input_ids"][0][0]) == 32
+    assert prepared["n_cut"][0] == 60 - (32 - tokenizer.num_special_tokens_to_add(pair=True))
+
+
+@pytest.mark.unit
 def test_targets_are_the_spans_of_the_first_answers(tiny_tokenizer):
     rows = [
         asked("it was my order.", "order", "my order"),
@@ -296,6 +307,15 @@ def test_a_bad_answer_is_named_with_its_row(tiny_tokenizer):
         TASK.prepare(rows, tiny_tokenizer(), 64)
     assert (error.value.row, error.value.column) == (2, "answers")
     assert replace(TASK, repair=True).prepare(rows, tiny_tokenizer(), 64)["target"][1] == [4, 7]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("column", ["question", "context"])
+def test_what_is_no_text_is_named_with_its_row(tiny_tokenizer, column):
+    rows = {"question": ["who?"] * 2, "context": ["Ann ran."] * 2, column: ["Ann ran.", None]}
+    with pytest.raises(DataError, match="found nothing where a text should be") as error:
+        TASK.prepare(rows, tiny_tokenizer(), 64)
+    assert (error.value.row, error.value.column) == (2, column)
 
 
 # Outputs and loss

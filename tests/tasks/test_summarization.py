@@ -129,6 +129,19 @@ def test_rows_become_one_window_and_labels(tiny_tokenizer):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(
+    ("column", "bad"),
+    [("text", None), ("summary", None), ("references", "late"), ("references", [])],
+)
+def test_a_bad_row_is_named(tiny_tokenizer, column, bad):
+    good = {"text": "parcel", "summary": "late", "references": ["late"]}
+    rows = {name: [value, bad if name == column else value] for name, value in good.items()}
+    with pytest.raises(DataError, match=f'row 2, column "{column}": found') as caught:
+        Summarization(prefix="sum: ").prepare(rows, tiny_tokenizer("t5"), 16)
+    assert caught.value.remedy
+
+
+@pytest.mark.unit
 def test_answers_and_tables(tiny_tokenizer):
     tokenizer, task = tiny_tokenizer("t5"), Summarization()
     ids = torch.tensor(tokenizer(["refund", "parcel"])["input_ids"])
@@ -208,6 +221,11 @@ def test_from_rows_to_the_texts_of_a_saved_model(trained, one_word_summaries, ar
     assert evaluation.scores["rouge1"] > 0.8
     texts = [found.summary for found in model.predict(test["text"])]
     assert texts == [found.summary for found in model.predict(test["text"][:], batch_size=5)]
+
+    one = {"text": ["parcel"] * 2, "summary": ["late"] * 2}
+    for row, references in ((1, ["late", "late"]), (2, [["late"], []])):
+        with pytest.raises(DataError, match=f'row {row}, column "references": found .* list of'):
+            model.evaluate({**one, "references": references})
 
     # The folder is transformers' own: its generate() writes the same.
     hf_model = AutoModelForSeq2SeqLM.from_pretrained(bundle)

@@ -67,6 +67,19 @@ def test_a_null_translation_is_refused():
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(
+    ("column", "bad"),
+    [("source", None), ("target", None), ("references", "spät"), ("references", [])],
+)
+def test_a_bad_row_is_named(tiny_tokenizer, column, bad):
+    good = {"source": "late", "target": "spät", "references": ["spät"]}
+    rows = {name: [value, bad if name == column else value] for name, value in good.items()}
+    with pytest.raises(DataError, match=f'row 2, column "{column}": found') as caught:
+        Translation(prefix="").prepare(rows, tiny_tokenizer("t5"), 16)
+    assert caught.value.remedy
+
+
+@pytest.mark.unit
 def test_answers_and_tables(tiny_tokenizer):
     tokenizer, task = tiny_tokenizer("t5"), Translation()
     ids = torch.tensor(tokenizer(["refund", "parcel"])["input_ids"])
