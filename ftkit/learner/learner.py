@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def _of_rows(answer: Callable[[Tensor], np.ndarray], rows: Tensor | L) -> Tensor
 
 
 def _beside(weights: Path) -> Path:
-    return weights.with_suffix(".json")
+    return weights.with_suffix(".scores.json")
 
 
 class TextLearner(ResumableLearner):
@@ -165,7 +164,7 @@ class TextLearner(ResumableLearner):
         return (item, *found) if with_input else found
 
     def save(self, file: str | Path, with_opt: bool = True, **kwargs: Any) -> Path:
-        """As fastai's; beside the weights, in a file that ends in .json, are their scores and what
+        """As fastai's; beside the weights, in a file that ends in .scores.json, are their scores and what
         their validation chose. Raises SettingError or TrainingError where only a share could be
         written.
         """
@@ -180,8 +179,8 @@ class TextLearner(ResumableLearner):
         """As fastai's, with what `save` wrote beside the weights, where that is there."""
         super().load(file, device=device, **kwargs)
         about: dict[str, Any] = {"chosen": {}, "scores": {}}
-        with suppress(OSError, TypeError):
-            path = join_path_file(file, self.path / self.model_dir, ext=".pth")
+        path = join_path_file(file, self.path / self.model_dir, ext=".pth")
+        if isinstance(path, Path) and _beside(path).exists():
             about = json.loads(_beside(path).read_text(encoding="utf-8"))
         self.task_scores.choose(about["chosen"])
         self.history.scores = about["scores"]

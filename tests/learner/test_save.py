@@ -57,7 +57,7 @@ def test_the_card_has_the_scores_of_the_weights_that_are_saved(make_learner, tmp
     assert f"| validation | {best['accuracy']:.4f} |" in body
     learn.load("first")
     assert (f"{learn.history.scores['valid_loss']:.4f}", learn.history.scores["accuracy"]) == first
-    (learn.path / "models" / "first.json").unlink()
+    (learn.path / "models" / "first.scores.json").unlink()
     learn.load("first")
     _, body = card_of(ftkit.save(learn, tmp_path / "loaded"))
     assert "It was not evaluated" in body
