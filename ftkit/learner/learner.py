@@ -164,9 +164,10 @@ class TextLearner(ResumableLearner):
         return (item, *found) if with_input else found
 
     def save(self, file: str | Path, with_opt: bool = True, **kwargs: Any) -> Path:
-        """As fastai's; beside the weights, in a file that ends in .scores.json, are their scores and what
-        their validation chose. Raises SettingError or TrainingError where only a share could be
-        written.
+        """As fastai's; their scores and what their validation chose lie beside the weights, in a
+        file that ends in .scores.json.
+
+        Raises SettingError or TrainingError where only a share could be written.
         """
         check_saves_whole(self, with_opt)
         written: Path = super().save(file, with_opt=with_opt, **kwargs)
