@@ -103,7 +103,7 @@ def _add_check(commands: Any) -> None:
     add("--limit", type=int, metavar="N", help="at most so many rows of each split")
     add("--max-length", type=int, metavar="N", help="tokens that the model sees of a text")
     add("--batch-size", type=int, default=32, metavar="N", help="rows a batch (32)")
-    add("--seed", type=int, default=42, metavar="N", help="seed of every random choice (42)")
+    add("--seed", type=int, metavar="N", help="seed of every random choice (42)")
     add("--option", action="append", metavar="NAME=VALUE", help="an option of the task")
     add("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it to FILE too")
     add("--model", metavar="DIR/model", help="list labels that a trained model doubts")
@@ -286,21 +286,22 @@ def _train(options: argparse.Namespace) -> None:
         given["options"] = parse_options(options.option)
     if "columns" in given:
         given["columns"] = parse_columns(given["columns"])
+    from ftkit.learner.settings import RunSettings
+
+    if options.config:
+        given = vars(RunSettings.read(options.config, **given))
     is_stopped = (
         options.resume and "output" in given and Path(given["output"], "run.toml").is_file()
     )
     missing = [name for name in ("task", "data", "checkpoint", "output") if name not in given]
-    if missing and not (options.config or is_stopped):
+    if missing and not is_stopped:
         raise SettingError(
             f"missing: {', '.join(name if name == 'task' else f'--{name}' for name in missing)}",
             remedy="Give them, or --config RUN.TOML.",
         )
     from ftkit.learner.distributed import is_first
     from ftkit.learner.run import run
-    from ftkit.learner.settings import RunSettings
 
-    if options.config:
-        given = vars(RunSettings.read(options.config, **given))
     settings = RunSettings.resumed(**given) if is_stopped else RunSettings(**given)
     metrics = run(settings, resume=options.resume)
     if not is_first():

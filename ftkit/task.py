@@ -40,12 +40,21 @@ Rows: TypeAlias = "Sequence[Mapping[str, Any]]"
 
 Reduction: TypeAlias = Literal["mean", "none"]
 
-_LOWER_IS_BETTER = ("loss", "perplexity", "mae", "rmse", "mse", "error")
+_LOWER_IS_BETTER = (
+    *("loss", "perplexity", "mae", "rmse", "mse", "error"),
+    *("empty", "copied_sources"),
+)
+_NEITHER_IS_BETTER = ("mean_length", "novel_bigrams", "copied_sentences")
 
 
 def falls(score: str) -> bool:
     """Whether a score of that name is the better the lower it is."""
-    return any(part in _LOWER_IS_BETTER for part in score.split("_"))
+    return any(part in _LOWER_IS_BETTER for part in (score, *score.split("_")))
+
+
+def is_ranked(score: str) -> bool:
+    """Whether a score of that name can be better at all; a length is not, it is what it is."""
+    return score not in _NEITHER_IS_BETTER
 
 
 @dataclass(frozen=True)

@@ -464,8 +464,12 @@ def test_resume(arguments, tmp_path, capsys, fails):
         assert capsys.readouterr().out.splitlines() == before[-3:]
     said = fails(*arguments, "--output", folder, "--resume", "--seed", "7")
     assert said.startswith("ftkit: seed is 7, and was 42")
-    config = ["train", "--config", f"{folder}/run.toml", "--output", folder, "--resume"]
-    assert main(config) == 0
+    config = ["train", "--config", f"{folder}/run.toml", "--resume"]
+    before = (tmp_path / "run" / "run.toml").read_bytes()
+    for output in ([], ["--output", folder]):
+        assert main([*config, *output]) == 0
+        assert "lr is 0.5, and was None" in fails(*config, *output, "--lr", "0.5")
+    assert (tmp_path / "run" / "run.toml").read_bytes() == before
 
 
 # Processes

@@ -49,6 +49,7 @@ from ftkit.tasks import (
     LanguageModeling,
     QuestionAnswering,
     Summarization,
+    Translation,
 )
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _reader(split: Datasets, transform: BatchTokenizeTransform) -> Read:
         QABatchTokenizeTransform: _questions,
         TokenClassBatchTokenizeTransform: _tags,
         LMBatchTokenizeTransform: _texts,
-        Seq2SeqBatchTokenizeTransform: _summaries,
+        Seq2SeqBatchTokenizeTransform: _writing,
         # The others' base, and so the last.
         BatchTokenizeTransform: _classes,
     }
@@ -235,7 +236,8 @@ def _texts(split: Datasets, transform: Any) -> Read:
     return task, lambda value, *_: {"text": value}
 
 
-def _summaries(split: Datasets, transform: Any) -> Read:
+def _writing(split: Datasets, transform: Any) -> Read:
+    """Translations where the texts ask for them, else summaries: Blurr keeps no word of it."""
     texts = [value for value, *_ in _items(split)]
     found = _PREFIX.match(texts[0])
     prefix = found[0] if found and all(text.startswith(found[0]) for text in texts) else ""
@@ -243,12 +245,20 @@ def _summaries(split: Datasets, transform: Any) -> Read:
         "max_target_length": transform.max_target_length,
         "num_beams": transform.text_gen_kwargs.get("num_beams"),
     }
-    task = Summarization(
-        prefix=prefix,
-        max_length=transform.max_length,
-        **{name: value for name, value in given.items() if value is not None},
-    )
-    return task, lambda value, target: {"text": value.removeprefix(prefix), "summary": target}
+    options = {name: value for name, value in given.items() if value is not None}
+    if prefix.startswith("translate "):
+        task: Task = Translation(prefix=prefix, max_length=transform.max_length, **options)
+        text, written = "source", "target"
+    else:
+        repeated = transform.text_gen_kwargs.get("no_repeat_ngram_size") or 0
+        task = Summarization(
+            prefix=prefix,
+            max_length=transform.max_length,
+            no_repeat_ngram_size=repeated,
+            **options,
+        )
+        text, written = "text", "summary"
+    return task, lambda value, target: {text: value.removeprefix(prefix), written: target}
 
 
 # What Blurr puts before the texts of a T5: ftkit puts it there itself, in answering too.

@@ -159,16 +159,17 @@ def _judge_labels(model: Predictor, judged: list[_Judged]) -> tuple[str, list[Su
                 )
             )
         return "confident learning", found
-    labels = [np.flatnonzero(row).tolist() for row in targets]
-    places = find_label_issues(
-        labels, scores, return_indices_ranked_by="self_confidence", multi_label=True, n_jobs=1
-    )
+    is_doubted = np.zeros(len(targets), dtype=bool)
+    for has, score in zip(targets.T.astype(int), scores.T, strict=True):
+        # cleanlab's own way with several labels, which fails for one that all rows have, or none.
+        if has.min() < has.max():
+            is_doubted |= find_label_issues(has, np.stack([1 - score, score], -1), n_jobs=1)
     decided = model.task.decide(scores)
-    for place in places:
-        given, wanted = targets[place].astype(bool), decided[place].astype(bool)
-        likely = np.where(given, scores[place], 1 - scores[place]).min()
-        shown = (", ".join(names[each]) or "none" for each in (given, wanted))
-        found.append(judged[place].suspect(*shown, float(likely)))
+    for place in np.flatnonzero(is_doubted):
+        told, wanted = targets[place].astype(bool), decided[place].astype(bool)
+        likely = np.where(told, scores[place], 1 - scores[place]).min()
+        old, new = (", ".join(names[each]) or "none" for each in (told, wanted))
+        found.append(judged[place].suspect(old, new, float(likely)))
     return "confident learning, label by label", found
 
 

@@ -196,7 +196,9 @@ class Getters:
         return rows
 
     def _row(self, item: Any, with_labels: bool) -> dict[str, Any]:
-        if isinstance(item, (str, list, tuple, L)) and not isinstance(item, self.item_type):
+        if isinstance(item, (str, list, tuple, L, np.ndarray)) and not isinstance(
+            item, self.item_type
+        ):
             return self._inputs(item)
         row = self._inputs(self._get(self.of_text, item))
         if not (with_labels and self.target):

@@ -261,9 +261,10 @@ def _read_jsonl(path: Path) -> pa.Table:
         if _has_null_row(path):
             raise ValueError("a row is null")
         table = _parse_jsonl(path, None)
-        if any(_holds_timestamps(field.type) for field in table.schema):
-            # pyarrow takes texts that look like dates for dates: read them again as what they are.
-            fields = [pa.field(field.name, _dates_as_text(field.type)) for field in table.schema]
+        if any(_is_mistaken(field.type) for field in table.schema):
+            # pyarrow takes texts that look like dates for dates, and lists of nulls become invalid
+            # arrays: read them again as what they are.
+            fields = [pa.field(field.name, _as_text(field.type)) for field in table.schema]
             table = _parse_jsonl(path, pa.schema(fields))
         table.validate(full=True)
         return table
@@ -323,20 +324,24 @@ def check_names(path: Path, names: list[str]) -> None:
         )
 
 
-def _holds_timestamps(kind: pa.DataType) -> bool:
-    return pa.types.is_timestamp(kind) or any(
-        _holds_timestamps(kind.field(i).type) for i in range(kind.num_fields)
+def _is_mistaken(kind: pa.DataType) -> bool:
+    has_nulls = pa.types.is_list(kind) and pa.types.is_null(kind.value_type)
+    return (
+        has_nulls
+        or pa.types.is_timestamp(kind)
+        or any(_is_mistaken(kind.field(i).type) for i in range(kind.num_fields))
     )
 
 
-def _dates_as_text(kind: pa.DataType) -> pa.DataType:
+def _as_text(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(kind):
         return pa.string()
     if pa.types.is_list(kind):
-        return pa.list_(_dates_as_text(kind.value_type))
+        value = kind.value_type
+        return pa.list_(pa.string() if pa.types.is_null(value) else _as_text(value))
     if pa.types.is_struct(kind):
         fields = [kind.field(i) for i in range(kind.num_fields)]
-        return pa.struct([(field.name, _dates_as_text(field.type)) for field in fields])
+        return pa.struct([(field.name, _as_text(field.type)) for field in fields])
     return kind
 
 

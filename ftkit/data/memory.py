@@ -69,8 +69,12 @@ def features_of(table: pa.Table) -> Features:
 def under_features(table: pa.Table, features: Features) -> pa.Table:
     """The table with the features' types, and their names in its metadata."""
     schema = features.arrow_schema
-    # A cast to an equal schema would leave the old metadata in place.
-    return table.cast(schema).replace_schema_metadata(schema.metadata)
+    # Each where it differs: Arrow cannot cast a column of lists of nulls, not even to itself.
+    columns = [
+        column if column.type == field.type else column.cast(field.type)
+        for column, field in zip(table.columns, schema, strict=True)
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def normalise(table: pa.Table, *, file: str | None = None, split: str | None = None) -> pa.Table:

@@ -42,8 +42,8 @@ def zero_shot(
     `hypothesis` has {} where the label goes. The scores of a text sum to 1, or stand each for
     itself where `several` labels may hold. `device` and `precision` as in `load_model`.
 
-    Raises SettingError for labels or a hypothesis that cannot work, CheckpointError for a
-    checkpoint that has no label for entailment.
+    Raises SettingError for labels or a hypothesis that cannot work, or that take more than half of
+    what the model reads, CheckpointError for a checkpoint that has no label for entailment.
     """
     _check_labels(labels, hypothesis, several)
     from ftkit.model.checkpoint import label_names, open_bundled, token_limit
@@ -54,6 +54,7 @@ def zero_shot(
     judge = Classification(kind="single", labels=label_names(hf_model.config))
     engine = open_engine(hf_model, judge, device, precision)
     predictor = Predictor(engine, tokenizer, judge, token_limit(tokenizer, hf_model))
+    _check_room(labels, hypothesis, predictor)
     answers = Classification(kind="multi" if several else "single", labels=tuple(labels))
     return ZeroShot(predictor, answers, hypothesis, entailment, contradiction)
 
@@ -151,6 +152,21 @@ def _check_labels(labels: Sequence[str], hypothesis: str, several: bool) -> None
         raise SettingError(
             f'the hypothesis "{hypothesis}" has no {{}} where the label goes',
             remedy='Give one such as "This text is about {}."',
+        )
+
+
+def _check_room(labels: Sequence[str], hypothesis: str, predictor: Predictor) -> None:
+    tokenizer = predictor.tokenizer
+    asked = [hypothesis.format(label) for label in labels]
+    ids = tokenizer(asked, add_special_tokens=False, verbose=False)["input_ids"]
+    most, label = max(zip(map(len, ids), labels, strict=True))
+    room = predictor.limit - tokenizer.num_special_tokens_to_add(pair=True)
+    if most > room // 2:
+        # Its end, where the label may stand, would be cut for a long text.
+        raise SettingError(
+            f'the hypothesis with "{label}" has {most} tokens, and half of the {room} that the '
+            "model takes are the text's",
+            remedy="Give a shorter label or hypothesis.",
         )
 
 

@@ -20,7 +20,8 @@ class KeepBest(Callback):
         learn.fit_one_cycle(10, cbs=KeepBest("macro_f1", patience=3))
 
     What the best epoch's validation chose, such as a threshold, comes back with its weights. An
-    epoch whose score is no number (nothing was generated, say) counts as no better. One-cycle
+    epoch whose score is no number (nothing was generated, say) does not count; a loss that is
+    none is no better. One-cycle
     fits are planned to their end: stopping one early leaves its low rates, so its best, unused.
     """
 
@@ -38,7 +39,7 @@ class KeepBest(Callback):
     ) -> None:
         """`monitor` is a column of the table that a fit prints. The fit stops after `patience`
         epochs without one better by more than `min_delta`. Without `lower_is_better`, losses,
-        errors and perplexities are to fall, all else to rise.
+        errors, perplexities, empty and merely copied texts are to fall, all else to rise.
 
         Raises SettingError for a patience below 1; `before_fit` does for an unknown metric.
         """
@@ -49,6 +50,8 @@ class KeepBest(Callback):
         self.best: float | None = None
         """The best score so far in this fit."""
         self.best_epoch: int | None = None
+        self._waited = 0
+        """Scored epochs since the best."""
         self._weights: dict[str, Tensor] = {}
         self._chosen: dict[str, Any] = {}
         self._scores: dict[str, float] = {}
@@ -64,7 +67,7 @@ class KeepBest(Callback):
                 f'there is no metric "{self.monitor}" to keep the best of',
                 remedy=f"Give one of {quoted(names)}.",
             )
-        self.best, self.best_epoch, self._weights = None, None, {}
+        self.best, self.best_epoch, self._weights, self._waited = None, None, {}, 0
 
     def after_epoch(self) -> None:
         """Keep the weights where they are the best so far."""
@@ -82,10 +85,11 @@ class KeepBest(Callback):
             }
             self._chosen = self.learn.task_scores.chosen
             self._scores = self.learn.history.scores
-        if self.patience is not None and self.best_epoch is not None:
-            waited = self.learn.epoch - self.best_epoch
-            if waited >= self.patience:
-                raise CancelFitException
+            self._waited = 0
+        elif not math.isnan(score) or self.monitor.endswith("loss"):
+            self._waited += 1
+        if self.patience is not None and self._waited >= self.patience:
+            raise CancelFitException
 
     def after_fit(self) -> None:
         """Put the best weights back."""
@@ -103,6 +107,7 @@ class KeepBest(Callback):
         return {
             "best": self.best,
             "best_epoch": self.best_epoch,
+            "waited": self._waited,
             "weights": self._weights,
             "chosen": self._chosen,
             "scores": self._scores,
@@ -111,5 +116,6 @@ class KeepBest(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self._waited = state["waited"]
         self._weights, self._chosen = state["weights"], state["chosen"]
         self._scores = state["scores"]

@@ -68,7 +68,7 @@ def run(settings: RunSettings, *, resume: bool = False) -> dict[str, Any]:
     """
     join()
     output = Path(settings.output)
-    if resume and (output / "metrics.json").exists():
+    if resume and all((output / name).exists() for name in ("metrics.json", "run.toml")):
         if is_first():
             # Where it was killed before they were removed.
             shutil.rmtree(output / "checkpoints", ignore_errors=True)
@@ -201,7 +201,7 @@ def fit(learn: TextLearner, settings: RunSettings) -> None:
     """Train as the settings say: one cycle, after the head alone where epochs are given for it."""
     if settings.accumulate > 1:
         learn.add_cb(Accumulate(settings.accumulate))
-    if settings.keep_best or settings.patience:
+    if settings.keep_best or settings.patience is not None:
         learn.add_cb(KeepBest(settings.keep_best or "valid_loss", patience=settings.patience))
     lr = settings.lr or default_lr(learn.model)
     if settings.freeze_epochs:
@@ -275,6 +275,8 @@ def write_json(content: Any, file: str | Path) -> None:
 def _finite(content: Any) -> Any:
     if isinstance(content, Mapping):
         return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 

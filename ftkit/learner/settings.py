@@ -69,10 +69,17 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_least(1, epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
+        check_least(1, patience=self.patience)
         check_least(0, freeze_epochs=self.freeze_epochs)
         if self.lr is not None and not 0 < self.lr < 1:
             raise SettingError(f"lr is {self.lr}", remedy="Give a number such as 2e-4.")
         self.chosen_task()
+        # No run.toml can hold a null; where that is the default, it need not.
+        options = {name: value for name, value in self.options.items() if value is not None}
+        for name in self.options.keys() - options:
+            if getattr(get_task(self.task), name) is not None:
+                raise SettingError(f"{name} is null", remedy="Give a value, or leave it out.")
+        object.__setattr__(self, "options", options)
 
     def chosen_task(self) -> Task:
         """The task with its options as they were given."""
@@ -82,13 +89,14 @@ class RunSettings:
 
     @classmethod
     def read(cls, file: str | Path, **changes: Any) -> RunSettings:
-        """The settings of a run.toml, with changes.
+        """The settings of a run.toml, with changes; options are changed one by one.
 
         Raises SettingError where it is none.
         """
         try:
             settings = tomllib.loads(Path(file).read_text(encoding="utf-8"))["run"]
-            return cls(**{**settings, **changes})
+            options = {**settings.get("options", {}), **changes.get("options", {})}
+            return cls(**{**settings, **changes, "options": options})
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, SettingError):
                 raise

@@ -276,6 +276,10 @@ def _usual_targets(model: PreTrainedModel) -> str | list[str]:
 def _outside_body(model: PreTrainedModel) -> frozenset[str]:
     """Names of the parameters that are not the pretrained body's."""
     body = {id(parameter) for parameter in model.base_model.parameters()}
+    if model.base_model is model:
+        # T5 with a head has its halves at the top, under no name of their own.
+        halves = ("shared.", "encoder.", "decoder.")
+        body = {id(p) for name, p in model.named_parameters() if name.startswith(halves)}
     return frozenset(name for name, p in model.named_parameters() if id(p) not in body)
 
 

@@ -95,7 +95,9 @@ def open_checkpoint(
         for key, value in head.config.items():
             setattr(config, key, value)
         with _seeded(seed):
-            model, new = load_with_head(folder, name, config, head, not goes_on, trust_remote_code)
+            model, new = load_with_head(
+                folder, name, config, head, not goes_on, trust_remote_code, drop_head=new_head
+            )
         if not goes_on:
             _set_bias(model, head)
     check_tokenizer(tokenizer, model, name)
@@ -397,20 +399,27 @@ def _matched_labels(config: PretrainedConfig, head: Head, name: str) -> tuple[st
 
 def _set_bias(model: PreTrainedModel, head: Head) -> None:
     """Start the outputs of a new head from `head.bias`, where its last layer has a bias."""
-    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    if head.bias and layers[-1].out_features == len(head.bias) and layers[-1].bias is not None:
+    # Some classes, such as XLM-RoBERTa's, list their head before their body.
+    body = set() if model.base_model is model else set(model.base_model.modules())
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m not in body]
+    last = layers[-1] if layers else None
+    if head.bias and last and last.out_features == len(head.bias) and last.bias is not None:
         with torch.no_grad():
-            layers[-1].bias.copy_(torch.tensor(head.bias))
+            last.bias.copy_(torch.tensor(head.bias))
 
 
 def _set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let model and tokenizer agree on the token that pads."""
+    """Let model and tokenizer agree on the token that pads, and pad where the model can bear it."""
     config = model.config.get_text_config()
     if tokenizer.pad_token_id is None:
         # Decoders have none; padding is masked, so the end-of-text token can stand in.
         tokenizer.pad_token, config.pad_token_id = tokenizer.eos_token, None
-    if config.pad_token_id is None:
+    # A decoder's head looks for the last token that does not pad.
+    if config.pad_token_id is None or not config.is_encoder_decoder:
         config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    if config.model_type != "xlnet" and (config.is_encoder_decoder or not model.can_generate()):
+        # Learned positions count the padding before a text; only what writes on needs it there.
+        tokenizer.padding_side = "right"
 
 
 def _set_generation(model: PreTrainedModel, head: Head) -> None:

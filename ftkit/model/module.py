@@ -42,6 +42,10 @@ class TextModel(nn.Module):
         self.first_token_from = past_attention(hf_model)
         self._drops_fused = drops_fused_attention(hf_model)
         self._is_fused = True
+        is_classifier = type(hf_model).__name__.endswith("ForSequenceClassification")
+        # The token whose last place the head reads, where it reads one.
+        reads_end = is_classifier and hf_model.config.is_encoder_decoder
+        self._end = hf_model.config.eos_token_id if reads_end else None
         self.arguments = frozenset(inspect.signature(hf_model.forward).parameters) - {"labels"}
 
     def forward(self, batch: Inputs) -> Tensor:
@@ -112,6 +116,9 @@ class TextModel(nn.Module):
         tokens, 2), start and end. Of a language model they may be those of `places` alone.
         """
         device = inputs["input_ids"].device
+        if self._end is not None and len(parts := _by_ends(inputs["input_ids"], self._end)) > 1:
+            pieces = [self.logits({n: each[p] for n, each in inputs.items()}) for p in parts]
+            return torch.cat(pieces)[torch.cat(parts).argsort()]
         self._choose_attention(device)
         shorter = first_token_only(self.hf_model, self.first_token_from)
         fewer = asked_places_only(self.hf_model, places, inputs["input_ids"].shape[1])
@@ -135,6 +142,15 @@ class TextModel(nn.Module):
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast_dtype)
+
+
+def _by_ends(ids: Tensor, end: int) -> list[Tensor]:
+    """Places of the windows with as many end-of-text tokens, which the head reads together.
+
+    A text that writes one out, or is a pair, has more than others.
+    """
+    counts = (ids == end).sum(1)
+    return [counts.eq(count).nonzero()[:, 0] for count in torch.unique(counts)]
 
 
 def convert_products(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -80,10 +80,13 @@ def _load(
 
 
 def check_whole(
-    missing: Iterable[str], name: str, prefix: str = "", may_lack: Sequence[str] = ()
+    missing: Iterable[str],
+    name: str,
+    prefix: str | tuple[str, ...] = "",
+    may_lack: Sequence[str] = (),
 ) -> None:
-    """Raises CheckpointError where a tensor under `prefix` is missing, but for those of a name
-    with one of `may_lack` in it.
+    """Raises CheckpointError where a tensor under `prefix`, or one of several, is missing, but for
+    those of a name with one of `may_lack` in it.
     """
     lost = [
         key
@@ -106,13 +109,18 @@ def load_with_head(
     head: Head,
     is_head_new: bool,
     trust_remote_code: bool,
+    drop_head: bool = False,
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     """The model with a head, and the names of its parameters that the folder did not have.
+
+    A language model's head is taken from whatever has one, such as BertForPreTraining, but where
+    `drop_head` says to draw it anew.
 
     Raises CheckpointError for weights that cannot be opened or are not whole.
     """
     auto = getattr(transformers, head.auto_class)
-    if is_head_new and _may_have_head(config):
+    keeps = head.auto_class.endswith("LM") and not drop_head
+    if is_head_new and _may_have_head(config) and not keeps:
         # Its own head may fit by size and must not come along: load the body alone.
         body, missing = load_weights(AutoModel, folder, name, config, trust_remote_code)
         check_whole(missing, name, may_lack=POOLER)
@@ -126,7 +134,10 @@ def load_with_head(
         return model, frozenset(each for each in names if each.removeprefix(prefix) not in kept)
     model, missing, others = _load(auto, folder, name, config, trust_remote_code)
     if is_head_new:
-        check_whole(missing, name, f"{model.base_model_prefix}.", POOLER)
+        # T5 with a head has its halves at the top, under no name of their own.
+        body = model.base_model_prefix
+        parts = (body,) if hasattr(model, body) else ("shared", "encoder", "decoder")
+        check_whole(missing, name, tuple(f"{part}." for part in parts), POOLER)
         _start_bare_parameters(model, missing, auto, config)
     else:
         check_whole(missing, name)

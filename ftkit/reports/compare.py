@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from ftkit.data.loaders import RowList
 from ftkit.errors import DataError, SettingError, quoted
 from ftkit.reports.rows import Answers
-from ftkit.task import falls
+from ftkit.task import falls, is_ranked
 
 RESAMPLES_FILE = "resamples.safetensors"
 _LEVEL = 0.05
@@ -99,6 +99,8 @@ class Difference:
         low, high = self.interval
         if low <= 0 <= high:
             return "within chance"
+        if not is_ranked(self.score):
+            return "higher" if low > 0 else "lower"
         return "better" if (low > 0) != falls(self.score) else "worse"
 
 

@@ -17,6 +17,7 @@ from blurr.text.modeling.all import (
     BlearnerForSequenceClassification,
     BlearnerForSummarization,
     BlearnerForTokenClassification,
+    BlearnerForTranslation,
 )
 from fastai.callback.core import Callback
 from fastai.data.block import CategoryBlock, DataBlock, RegressionBlock
@@ -190,7 +191,7 @@ def test_summaries(summaries, checkpoint, tmp_path, architecture, prefix):
         checkpoint(architecture),
         max_length=48,
         max_target_length=16,
-        text_gen_kwargs={"num_beams": 2},
+        text_gen_kwargs={"num_beams": 2, "no_repeat_ngram_size": 2},
         dl_kwargs=BS,
     )
     learn = bridged(blearner)
@@ -198,9 +199,31 @@ def test_summaries(summaries, checkpoint, tmp_path, architecture, prefix):
     assert rows_of(learn, 0) == part[["text", "summary"]].to_dict("records")
     task = learn.task_scores.task
     assert (task.prefix, task.max_length, task.num_beams) == (prefix, 48, 2)
-    assert task.max_target_length == 16
+    assert (task.max_target_length, task.no_repeat_ngram_size) == (16, 2)
     (answer,) = trained(learn, tmp_path).predict(["my parcel is late"])
     assert isinstance(answer.summary, str)
+
+
+def test_translations(summaries, checkpoint, tmp_path):
+    blearner = BlearnerForTranslation.from_data(
+        summaries,
+        checkpoint("t5"),
+        src_lang_name="English",
+        src_lang_attr="text",
+        trg_lang_name="German",
+        trg_lang_attr="summary",
+        max_length=48,
+        max_target_length=16,
+        text_gen_kwargs={"num_beams": 1},
+        dl_kwargs=BS,
+    )
+    learn = bridged(blearner)
+    part = summaries[~summaries["is_valid"]]
+    wanted = part[["text", "summary"]].set_axis(["source", "target"], axis=1)
+    assert rows_of(learn, 0) == wanted.to_dict("records")
+    assert learn.task_scores.task.prefix == "translate English to German: "
+    (answer,) = trained(learn, tmp_path).predict(["my parcel is late"])
+    assert isinstance(answer.translation, str)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,18 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
+import tomli_w
 from datasets import Dataset, DatasetDict
 
 import ftkit
 from ftkit.checks.opening import open_data
-from ftkit.checks.suspects import find_suspects
+from ftkit.checks.suspects import Suspects, find_suspects
 from ftkit.cli import main
-from ftkit.errors import DataError, SettingError
+from ftkit.errors import DataError, FtkitWarning, SettingError
 from ftkit.inference.predictor import Predictor
 from ftkit.tasks import NER, Classification, LanguageModeling
 
@@ -80,6 +82,21 @@ def test_several_labels(tiny_data, tiny_tokenizer, telling):
     assert found.found[0].suggested == tiny_data["test"][4]["label"]
 
 
+@pytest.mark.parametrize("labels", [LABELS, LABELS[:1]])
+@pytest.mark.parametrize("given", [[], ["billing"]])
+def test_a_label_that_all_rows_have_or_none(tiny_data, tiny_tokenizer, telling, labels, given):
+    train = [
+        {"text": r["text"], "label": [x for x in labels if x == r["label"]]}
+        for r in tiny_data["train"]
+    ]
+    rows = [{"text": row["text"], "label": given} for row in tiny_data["test"]]
+    task = Classification(kind="multi", labels=labels, threshold=0.5)
+    model = Predictor(Knows(telling, len(labels)), tiny_tokenizer("bert"), task, 64)
+    data = {"train": train, "validation": rows, "test": rows}
+    found = find_suspects(model, open_data(data, Classification()).splits)
+    assert (found.rows, found.found) == (48, ())
+
+
 def test_words(tiny_data, tiny_tokenizer):
     tokenizer = tiny_tokenizer("bert")
     parcel = tokenizer.convert_tokens_to_ids("parcel")
@@ -130,6 +147,37 @@ def test_the_command(tiny_data, bundle, tmp_path, capsys):
     assert len(content["found"]) == len(rows)
     assert content["rows"] == 48
     assert main(["check", "ner", "--data", str(tmp_path / "rows"), "--model", str(bundle)]) == 2
+
+
+def test_the_command_judges_what_the_run_held_out(tiny_data, bundle, tmp_path, monkeypatch, capsys):
+    file, judged = tmp_path / "rows.jsonl", []
+    rows = [{**row, "customer": i // 4} for i, row in enumerate(tiny_data["train"])]
+    Dataset.from_list(rows).to_json(file)
+    same = {"seed": 7, "limit": 20, "group": "customer"}
+    run = {"run": {"data": "elsewhere/rows.jsonl", **same}}
+    (tmp_path / "run.toml").write_text(tomli_w.dumps(run))
+    shutil.copytree(bundle, tmp_path / "model")
+
+    def find(model, splits):
+        judged.append([splits[name].rows["text"][:] for name in ("train", "validation")])
+        return Suspects(0, "", ())
+
+    monkeypatch.setattr("ftkit.checks.suspects.find_suspects", find)
+    command = ["check", "classification", "--data", str(file), "--model", str(tmp_path / "model")]
+    for given in ([], ["--seed", "7", "--limit", "20"], ["--limit", "90"]):
+        main([*command, *given])
+        assert "trained" not in capsys.readouterr().err
+    with pytest.warns(FtkitWarning, match="held out"):
+        data = ftkit.load_data(file, "classification", **same)
+    train, held_out = ([*data[split]["text"]] for split in ("train", "validation"))
+    assert judged[0] == judged[1] == [train, held_out]
+    assert not set(judged[2][1]) & set(train)
+    main([*command, "--seed", "8"])
+    said = "the model's run had another seed, and held out other rows"
+    assert capsys.readouterr().err.count(said) == 1
+    (tmp_path / "run.toml").write_text("[other]")
+    assert main(command) == 2
+    assert "cannot be read as the settings of a run" in capsys.readouterr().err
 
 
 def test_numbers_by_their_loss(tiny_data, tiny_checkpoint, tmp_path):

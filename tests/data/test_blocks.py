@@ -1,5 +1,6 @@
 """DataBlocks: items of any make read through getters, and what cannot be is refused by name."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -211,6 +212,17 @@ def test_summary_shows_every_step(tiny_checkpoint, capsys):
     for step in ("2 datasets of sizes 15,5", "Final sample: ('hello billing', TensorCategory(0))"):
         assert step in out
     assert out.splitlines()[-3].split() == ["text", "label"]
+
+
+def test_an_array_of_words_stands_for_itself(tiny_checkpoint):
+    # What a DataFrame that was read from Parquet has in its cells.
+    items = pd.DataFrame([{**row, **as_tags(row)} for row in rows()])
+    words = np.array(items["body"][0])
+    splitter = RandomSplitter(0.5, seed=0)
+    block = a_block(tiny_checkpoint, ftkit.TokenTagsBlock, splitter=splitter)
+    dls = ftkit.ner_learner(block.dataloaders(items, bs=4), tiny_checkpoint).dls
+    found, wanted = (dls.test_dl([each]).one_batch()[0] for each in (words, list(words)))
+    assert torch.equal(found["input_ids"], wanted["input_ids"])
 
 
 @pytest.mark.parametrize("target", [ftkit.TokenTagsBlock, ftkit.SummaryBlock, None])

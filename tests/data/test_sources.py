@@ -709,3 +709,12 @@ def test_go_emotions(data_dir):
     for rows in data.values():
         assert len(rows) == 500
         assert len({name for label in rows["label"] for name in label}) == 28
+
+
+def test_lists_of_nulls_that_no_task_reads_do_no_harm(tmp_path):
+    rows = [{"text": "hello", "label": str(i % 2), "extra": [None, None]} for i in range(8)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    for source in (rows, pd.DataFrame(rows), file, tmp_path / "rows.parquet"):
+        assert sum(map(len, load_data(source, "classification").values())) == 8

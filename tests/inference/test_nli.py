@@ -177,3 +177,9 @@ def test_a_model_fine_tuned_here_for_nli_serves(make_bundle):
     assert len(model.predict(TEXTS)) == len(TEXTS)
     with torch.inference_mode():
         assert model.predict(TEXTS[:1])[0].score > 0
+
+
+def test_a_label_that_would_be_cut_is_refused(checkpoint):
+    hypothesis = "please " * 35 + "{}"
+    with pytest.raises(SettingError, match=r'the hypothesis with "refund" has \d+ tokens'):
+        zero_shot(checkpoint, ["refund", "fee"], hypothesis=hypothesis, device="cpu")

@@ -124,3 +124,17 @@ def test_the_scores_are_those_of_the_weights(make_learner):
     learn.fit(3, 1e-2, cbs=[KeepBest("accuracy"), Watch("accuracy", [0.1, 0.9, 0.2])])
     losses = [row["valid_loss"] for row in learn.history.rows]
     assert learn.history.scores["valid_loss"] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "scores", "epochs"),
+    [
+        ("accuracy", [math.nan, math.nan, 0.5, math.nan, math.nan, 0.4, 0.3, 0.2], 7),
+        ("accuracy", [math.nan] * 4, 4),
+        ("valid_loss", [1.0, math.nan, math.nan, 0.5], 3),
+    ],
+)
+def test_epochs_that_were_not_scored_are_not_waited_for(make_learner, monitor, scores, epochs):
+    watch = Watch(monitor, scores)
+    make_learner().fit(len(scores), 1e-3, cbs=[KeepBest(monitor, patience=2), watch])
+    assert len(watch.seen) == epochs

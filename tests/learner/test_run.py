@@ -397,6 +397,8 @@ def test_new_head(run_it, first, tiny_data, tmp_path):
     [
         *({"epochs": 0}, {"batch_size": 0}, {"accumulate": 0}, {"freeze_epochs": -1}),
         *({"lr": 0.0}, {"lr": 5.0}, {"lr": math.nan}, {"task": "poetry"}),
+        *({"patience": 0}, {"options": {"label_smoothing": None}}),
+        {"task": "qa", "options": {"max_length": None}},  # which is not its default
     ],
 )
 def test_settings_are_checked_when_built(settings, wrong):
@@ -438,6 +440,17 @@ def test_a_file_that_is_no_run_toml(tmp_path, text):
         RunSettings.read(tmp_path / "run.toml")
 
 
+def test_options_are_changed_one_by_one(settings, tmp_path):
+    given = {"label_smoothing": 0.1, "long_texts": "tail", "class_weights": None}
+    replace(settings, options=given).write(tmp_path / "run.toml")
+    assert RunSettings.read(tmp_path / "run.toml").options == {
+        "label_smoothing": 0.1,
+        "long_texts": "tail",
+    }
+    again = RunSettings.read(tmp_path / "run.toml", options={"label_smoothing": 0.2})
+    assert again.options == {"label_smoothing": 0.2, "long_texts": "tail"}
+
+
 # Where it may be written
 
 
@@ -452,6 +465,15 @@ def test_other_files_are_refused(settings, tmp_path, name):
     with pytest.raises(SettingError, match="holds other files"):
         run(replace(settings, output=str(tmp_path)))
     assert (tmp_path / name).read_text() == "mine"
+
+
+def test_resuming_leaves_other_files_alone(settings, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("metrics.json", "checkpoints/epoch3.pt"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(SettingError, match="holds other files"):
+        run(replace(settings, output=str(tmp_path)), resume=True)
+    assert len(list(tmp_path.rglob("*"))) == 3
 
 
 def test_a_file_is_refused(settings, tmp_path):
@@ -614,11 +636,13 @@ def test_minilm_on_real_rows(data_dir, minilm, tmp_path):
 
 
 def test_what_json_cannot_say_is_null(tmp_path):
-    rooms.write_json(
-        {"test": {"f1": math.nan, "loss": 0.5}, "rows": {"test": 3}}, tmp_path / "m.json"
-    )
+    scores = {"f1": math.nan, "loss": 0.5, "interval": [(math.inf, 1)]}
+    rooms.write_json({"test": scores, "rows": {"test": 3}}, tmp_path / "m.json")
     content = json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)
-    assert content == {"test": {"f1": None, "loss": 0.5}, "rows": {"test": 3}}
+    assert content == {
+        "test": {"f1": None, "loss": 0.5, "interval": [[None, 1]]},
+        "rows": {"test": 3},
+    }
 
 
 def test_a_folder_that_another_run_writes_to(settings, tmp_path):

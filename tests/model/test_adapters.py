@@ -196,6 +196,13 @@ def test_a_head_that_was_trained_goes_on(checkpoint, tmp_path):
     check_lora(learn, tmp_path)
 
 
+def test_a_head_beside_the_halves_of_a_t5_goes_on(checkpoint, tmp_path):
+    base = ftkit.save(learner(checkpoint("t5"), tmp_path, "qa", lora=None), tmp_path / "base")
+    learn = learner(base, tmp_path, "qa")
+    assert {"qa_outputs.weight", "qa_outputs.bias"} <= trainable(learn)
+    check_lora(learn, tmp_path)
+
+
 def test_other_weights_that_the_base_lacks_travel_with_the_adapter(checkpoint, tmp_path):
     # A tagger has no pooler, and a classifier draws one.
     tagger = learner(checkpoint("bert"), tmp_path, "ner", lora=None)

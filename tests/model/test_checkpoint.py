@@ -11,7 +11,9 @@ from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+import ftkit
 from ftkit.errors import CheckpointError
+from ftkit.learner.save import predictor
 from ftkit.model import checkpoint as rooms
 from ftkit.model.checkpoint import (
     fit_without_weights,
@@ -20,7 +22,7 @@ from ftkit.model.checkpoint import (
     token_limit,
 )
 from ftkit.model.tokenizer import load_tokenizer
-from ftkit.tasks import Classification, Summarization
+from ftkit.tasks import Classification, LanguageModeling, Summarization
 
 HEAD = "ForSequenceClassification"
 NAMES = ("technical", "billing", "delivery")  # not in the order of the alphabet
@@ -588,3 +590,68 @@ def test_a_head_for_numbers_starts_from_their_mean(tiny_checkpoint):
     rows = Dataset.from_dict({"text": ["a", "b", "c", "d"], "label": [3.0, 5.0, 6.0, 10.0]})
     opened = open_checkpoint(tiny_checkpoint, Classification(), DatasetDict(train=rows))
     assert opened.model.classifier.bias.tolist() == [6.0]
+
+
+def test_a_head_that_is_listed_before_the_body_starts_there_too(make_checkpoint):
+    rows = Dataset.from_dict({"text": ["a", "b", "c", "d"], "label": [3.0, 5.0, 6.0, 10.0]})
+    folder = make_checkpoint("xlm-roberta")
+    opened = open_checkpoint(folder, Classification(), DatasetDict(train=rows))
+    assert opened.model.classifier.out_proj.bias.tolist() == [6.0]
+
+
+@pytest.mark.parametrize("knows_its_class", [True, False])
+def test_the_head_of_a_language_model_comes_along(
+    make_checkpoint, tiny_data, tmp_path, knows_its_class
+):
+    folder = Path(shutil.copytree(make_checkpoint("bert", "ForPreTraining"), tmp_path / "copy"))
+    if not knows_its_class:
+        config = json.loads((folder / "config.json").read_text())
+        del config["architectures"]
+        (folder / "config.json").write_text(json.dumps(config))
+    old = load_file(folder / "model.safetensors")
+    opened = open_checkpoint(folder, LanguageModeling(kind="masked"), tiny_data)
+    head = "cls.predictions.transform.dense.weight"
+    assert torch.equal(state_of(opened.model)[head], old[head])
+    assert not opened.new
+    new = open_checkpoint(folder, LanguageModeling(kind="masked"), tiny_data, new_head=True)
+    assert not torch.equal(state_of(new.model)[head], old[head])
+
+
+@pytest.mark.parametrize("lost", ["decoder.", "encoder.block.1."])
+def test_half_of_a_t5_is_not_enough(make_checkpoint, tiny_data, tmp_path, lost):
+    folder = Path(shutil.copytree(make_checkpoint("t5", "Model"), tmp_path / "copy"))
+    remove_tensors(folder, lost)
+    data = tiny_data.rename_column("label", "summary")
+    with pytest.raises(CheckpointError, match=r"lack 8 of the tensors|weights hold"):
+        open_checkpoint(folder, Summarization(), data)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "bart"])
+def test_batches_are_padded_where_the_model_can_bear_it(make_checkpoint, tmp_path, architecture):
+    folder = Path(shutil.copytree(make_checkpoint(architecture), tmp_path / "copy"))
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer.save_pretrained(folder)
+    rows = [
+        {"text": text * n, "label": str(n % 2)} for n, text in enumerate(["late "] * 9, start=1)
+    ]
+    learn = ftkit.classification_learner(
+        {"train": rows, "validation": rows}, folder, bs=3, precision="fp32", path=tmp_path
+    )
+    model = predictor(learn)
+    together = model.predict(rows)
+    for row, found in zip(rows, together, strict=True):
+        (alone,) = model.predict([row])
+        assert found.scores == pytest.approx(alone.scores, abs=1e-5)
+
+
+def test_a_decoders_config_is_told_what_pads(make_checkpoint, tiny_data, tmp_path):
+    folder = Path(shutil.copytree(make_checkpoint("gpt2"), tmp_path / "copy"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # What a config says after another token was chosen to pad.
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(5)
+    tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["pad_token_id"] = tokenizer.eos_token_id
+    (folder / "config.json").write_text(json.dumps(config))
+    opened = open_checkpoint(folder, TASK, tiny_data)
+    assert opened.model.config.pad_token_id == opened.tokenizer.pad_token_id == 5

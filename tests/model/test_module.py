@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+import ftkit
 from ftkit.errors import SettingError
+from ftkit.learner.save import predictor
 from ftkit.model import module as rooms
 from ftkit.model.module import TextModel
 from ftkit.tasks import Classification, Summarization
@@ -152,3 +154,25 @@ def test_a_task_that_generates_answers_with_token_ids(tiny_model):
     assert ids.dtype == torch.long
     assert ids.shape[0] == 2
     assert ids.shape[1] <= 6
+
+
+@pytest.mark.parametrize("architecture", ["bart", "t5"])
+def test_a_text_that_writes_out_the_end_of_text_token(make_checkpoint, tmp_path, architecture):
+    rows = [
+        {"text": "the <s>old</s> parcel </s>", "label": "a"},
+        {"text": "late", "label": "b"},
+        {"text": "my refund </s> is late", "label": "a"},
+        {"text": "the courier", "label": "b"},
+    ]
+    learn = ftkit.classification_learner(
+        {"train": rows, "validation": rows},
+        make_checkpoint(architecture),
+        bs=4,
+        precision="fp32",
+        path=tmp_path,
+    )
+    learn.fit(1, 1e-3)
+    model = predictor(learn)
+    for row, found in zip(rows, model.predict(rows), strict=True):
+        (alone,) = model.predict([row])
+        assert found.scores == pytest.approx(alone.scores, abs=1e-5)

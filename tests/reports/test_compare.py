@@ -55,10 +55,19 @@ def test_verdicts(make_run, change, verdict):
     assert (second.p < 0.05) == (verdict != "within chance")
 
 
-def test_a_score_that_falls_is_better_lower(make_run):
-    worse = ROWS | (np.arange(400) < 60)
-    found = compare([make_run("a", ROWS, score="mae"), make_run("b", worse, score="mae")])
-    assert found.differences[1].verdict == "worse"
+@pytest.mark.parametrize(
+    ("score", "verdict"),
+    [
+        *(("mae", "worse"), ("empty", "worse"), ("copied_sources", "worse")),
+        *(("mean_length", "higher"), ("novel_bigrams", "higher"), ("copied_sentences", "higher")),
+    ],
+)
+def test_a_score_that_is_not_to_rise(make_run, score, verdict):
+    more = ROWS | (np.arange(400) < 60)
+    first, second = make_run("a", ROWS, score=score), make_run("b", more, score=score)
+    assert compare([first, second]).differences[1].verdict == verdict
+    back = compare([second, first]).differences[1].verdict
+    assert back == {"worse": "better", "higher": "lower"}[verdict]
 
 
 def test_pairs_are_sharper_than_two_intervals(make_run):
