@@ -98,9 +98,9 @@ def _run_of(options: CheckOptions) -> dict[str, Any]:
     if options.model is None or not file.is_file():
         return {}
     try:
-        run = tomllib.loads(file.read_text(encoding="utf-8"))["run"]
+        run = tomllib.loads(file.read_text(encoding="utf-8")).get("run")
         # Folders move, so that whole paths would not do.
-        if Path(run["data"]).name != Path(options.data).name:
+        if run is None or Path(run["data"]).name != Path(options.data).name:
             return {}
         return {"seed": run["seed"], "limit": run.get("limit"), "group": run.get("group")}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,7 @@ def check_map(columns: ColumnMap | None, wanted: Sequence[Column]) -> ColumnMap:
     """
     kinds = {column.name: column.kind for column in wanted}
     columns = {
-        name: list(map(str, source)) if isinstance(source, (list, tuple)) else str(source)
+        name: list(map(str, source)) if _is_several(source) else str(source)
         for name, source in (columns or {}).items()
     }
     for name, source in columns.items():
@@ -54,6 +54,10 @@ def check_map(columns: ColumnMap | None, wanted: Sequence[Column]) -> ColumnMap:
                 remedy="Only a label can be made of several 0/1 columns; give one name.",
             )
     return columns
+
+
+def _is_several(source: Any) -> bool:
+    return not isinstance(source, str) and hasattr(source, "__iter__")
 
 
 def find_columns(

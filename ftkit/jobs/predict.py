@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.data.columns import ColumnMap
+from ftkit.data.files import find_splits
 from ftkit.data.pieces import (
     Piece,
     RowSource,
@@ -276,8 +277,8 @@ def _check_output(job: PredictJob) -> PartFile | None:
         )
     if is_file and output.exists() and output.samefile(source):
         raise SettingError("--output is the file that is read", remedy="Give another name.")
-    read = source.rglob("*") if is_folder and output.exists() else ()
-    if any(each.is_file() and output.samefile(each) for each in read):
+    splits = find_splits(source) if is_folder and output.exists() else {}
+    if any(output.samefile(file) for files in splits.values() for file in files):
         raise SettingError(
             "--output is a file of the folder that is read", remedy="Give another name."
         )

@@ -116,6 +116,6 @@ class KeepBest(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self._waited = state["waited"]
+        self._waited = state.get("waited", 0)
         self._weights, self._chosen = state["weights"], state["chosen"]
-        self._scores = state["scores"]
+        self._scores = state.get("scores", {})

@@ -191,7 +191,7 @@ class History(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self.rows, self.scores = state["rows"], state["scores"]
+        self.rows, self.scores = state["rows"], state.get("scores", {})
         self.first_batch = state["first_batch"]
         self.started = time.perf_counter() - state["seconds"]
 

@@ -59,6 +59,10 @@ class _Hypers(dict[str, Any]):
         super().__setitem__(name, value)
         self._put(name, value)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are plain: they set nothing."""
+        return dict, (dict(self),)
+
 
 class GroupedAdamW(OptimWrapper):
     """torch's AdamW (Loshchilov and Hutter 2019) as a fastai optimizer.

@@ -141,7 +141,10 @@ class ShareOut(Callback):
         if self.whole is not None:
             return
         self.whole = whole = self.learn.model
-        shared = self.learn.model = _copy_modules(whole)
+        shared: Any = _copy_modules(whole)
+        self.learn.model = shared
+        # All processes must pass through the model as many times.
+        shared.end = None
         _shard(shared, self.sharing, next(whole.parameters()).device)
         pairs = list(zip(whole.parameters(), shared.parameters(), strict=True))
         _replace(self.learn.opt, pairs)

@@ -414,8 +414,13 @@ def _set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     if tokenizer.pad_token_id is None:
         # Decoders have none; padding is masked, so the end-of-text token can stand in.
         tokenizer.pad_token, config.pad_token_id = tokenizer.eos_token, None
-    # A decoder's head looks for the last token that does not pad.
-    if config.pad_token_id is None or not config.is_encoder_decoder:
+    # A decoder's head looks for the last token that does not pad. RoBERTa and its kin count their
+    # positions from that number instead, and must keep it.
+    counts_from_it = any(
+        hasattr(module, "padding_idx") and hasattr(module, "position_embeddings")
+        for module in model.modules()
+    )
+    if config.pad_token_id is None or not (config.is_encoder_decoder or counts_from_it):
         config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
     if config.model_type != "xlnet" and (config.is_encoder_decoder or not model.can_generate()):
         # Learned positions count the padding before a text; only what writes on needs it there.

@@ -32,6 +32,9 @@ _WINDOWS_AT_ONCE = 32
 class TextModel(nn.Module):
     """A Hugging Face model that takes a batch as one dict and gives outputs in float32."""
 
+    end: int | None = None
+    """The token whose last place the head reads, where it reads one."""
+
     def __init__(self, hf_model: PreTrainedModel, task: Task) -> None:
         """`task` makes outputs of the rows from the logits of their windows."""
         super().__init__()
@@ -43,9 +46,8 @@ class TextModel(nn.Module):
         self._drops_fused = drops_fused_attention(hf_model)
         self._is_fused = True
         is_classifier = type(hf_model).__name__.endswith("ForSequenceClassification")
-        # The token whose last place the head reads, where it reads one.
-        reads_end = is_classifier and hf_model.config.is_encoder_decoder
-        self._end = hf_model.config.eos_token_id if reads_end else None
+        if is_classifier and hf_model.config.is_encoder_decoder:
+            self.end = hf_model.config.eos_token_id
         self.arguments = frozenset(inspect.signature(hf_model.forward).parameters) - {"labels"}
 
     def forward(self, batch: Inputs) -> Tensor:
@@ -116,7 +118,8 @@ class TextModel(nn.Module):
         tokens, 2), start and end. Of a language model they may be those of `places` alone.
         """
         device = inputs["input_ids"].device
-        if self._end is not None and len(parts := _by_ends(inputs["input_ids"], self._end)) > 1:
+        end = None if torch.compiler.is_exporting() else self.end
+        if end is not None and len(parts := _by_ends(inputs["input_ids"], end)) > 1:
             pieces = [self.logits({n: each[p] for n, each in inputs.items()}) for p in parts]
             return torch.cat(pieces)[torch.cat(parts).argsort()]
         self._choose_attention(device)

@@ -126,11 +126,22 @@ def check_targets(data: DatasetDict, column: str) -> None:
             )
         blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
         warn_of_rows(str(split), column, blank, "texts are empty, which teaches the model silence")
-        if "references" in rows.column_names:
+        if "references" in rows.column_names and not _are_texts(arrow_column(rows, "references")):
             try:
                 check_references(rows["references"])
             except DataError as error:
                 raise error.located(split=str(split)) from None
+
+
+def _are_texts(lists: Any) -> bool:
+    """Whether all of an Arrow array are lists of one text or more."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_list(lists.type) or not pa.types.is_string(lists.type.value_type):
+        return False
+    least = pc.min(pc.fill_null(pc.list_value_length(lists), 0)).as_py()
+    return bool(least) and not pc.list_flatten(lists).null_count
 
 
 def check_references(rows: Iterable[Any]) -> None:

@@ -175,7 +175,9 @@ def test_the_command_judges_what_the_run_held_out(tiny_data, bundle, tmp_path, m
     main([*command, "--seed", "8"])
     said = "the model's run had another seed, and held out other rows"
     assert capsys.readouterr().err.count(said) == 1
-    (tmp_path / "run.toml").write_text("[other]")
+    (tmp_path / "run.toml").write_text("[other]")  # somebody else's
+    assert main(command) in (0, 1)
+    (tmp_path / "run.toml").write_text("[run")
     assert main(command) == 2
     assert "cannot be read as the settings of a run" in capsys.readouterr().err
 

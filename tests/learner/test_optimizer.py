@@ -1,5 +1,6 @@
 """GroupedAdamW: torch's fused AdamW behind fastai's optimizer, decay on matrices alone."""
 
+import copy
 import math
 
 import pytest
@@ -169,6 +170,10 @@ def test_hyper_parameters_can_be_set_a_group(groups):
     assert [half["lr"] for half in opt.opt.param_groups] == [1e-4, 1e-4, 1e-3, 1e-3]
     assert [half["betas"][0] for half in opt.opt.param_groups] == [0.8] * 4
     assert decays(opt) == {(True, 0.5), (False, 0.0)}
+    (plain, *_) = copy.deepcopy(opt.hypers)
+    plain["lr"] = 1.0
+    assert type(plain) is dict
+    assert opt.hypers[0]["lr"] == 1e-4
 
 
 def test_fastai_lowers_the_rate_on_a_plateau(make_learner):

@@ -655,3 +655,12 @@ def test_a_decoders_config_is_told_what_pads(make_checkpoint, tiny_data, tmp_pat
     (folder / "config.json").write_text(json.dumps(config))
     opened = open_checkpoint(folder, TASK, tiny_data)
     assert opened.model.config.pad_token_id == opened.tokenizer.pad_token_id == 5
+
+
+def test_positions_that_count_from_the_padding_stay(make_checkpoint, tiny_data, tmp_path):
+    folder = Path(shutil.copytree(make_checkpoint("roberta"), tmp_path / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    config["pad_token_id"] += 4
+    (folder / "config.json").write_text(json.dumps(config))
+    opened = open_checkpoint(folder, TASK, tiny_data)
+    assert opened.model.config.pad_token_id == config["pad_token_id"]
