@@ -107,6 +107,20 @@ def describe_rows(
     return f"{place}: {len(rows):,} of {total:,} {what} (row {shown})"
 
 
+def unfit_value(
+    value: object,
+    wanted: str,
+    row: int | None,
+    column: str,
+    remedy: str = "Fill it in, or drop the row.",
+) -> DataError:
+    """The error for a cell that holds something else than what is wanted there."""
+    found = "nothing" if value is None else repr(value)[:60]
+    return DataError(
+        f"found {found} where {wanted} should be", remedy=remedy, row=row, column=column
+    )
+
+
 def first_line(error: BaseException, most: int = 160) -> str:
     """What another library's error says, as one line for a message; its type if it says nothing."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

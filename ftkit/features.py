@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftkit.errors import DataError, quoted
+from ftkit.errors import DataError, quoted, unfit_value
 from ftkit.task import Task
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def input_columns(rows: Sequence[Any], task: Task, first: int = 0) -> dict[str, 
             if not (_is_text(value) if column.kind == "text" else _is_words(value)):
                 what = "a text" if column.kind == "text" else "a list of words"
                 remedy = f"Give texts, or dicts with {quoted([each.name for each in inputs])}."
-                raise _no_text(value, what, remedy, first + i + 1, column.name)
+                raise unfit_value(value, what, first + i + 1, column.name, remedy)
     return columns
 
 
@@ -303,14 +303,7 @@ def check_texts(texts: Sequence[Any], column: str) -> None:
     """Raises DataError, with the row of the slice from 1, for what is no text."""
     for i, text in enumerate(texts):
         if not _is_text(text):
-            raise _no_text(text, "a text", "Fill it in, or drop the row.", i + 1, column)
-
-
-def _no_text(value: Any, wanted: str, remedy: str, row: int, column: str) -> DataError:
-    found = "nothing" if value is None else repr(value)[:60]
-    return DataError(
-        f"found {found} where {wanted} should be", remedy=remedy, row=row, column=column
-    )
+            raise unfit_value(text, "a text", i + 1, column)
 
 
 def _is_text(value: Any) -> bool:

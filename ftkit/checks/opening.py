@@ -66,7 +66,7 @@ def open_data(
     """
     columns = check_map(columns, task.columns())
     read = _read(source, task)
-    named, found, refusals = _named(read.parts, task, columns or {})
+    named, found, refusals = _named(read.parts, task, columns)
     findings = [*read.findings, *refusals]
     named = {split: _numbered(part, read.numbers.get(split)) for split, part in named.items()}
     splits = {split: _as_rows(split, part, task, split) for split, part in named.items()}

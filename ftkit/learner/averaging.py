@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftkit._fastai import Callback
 from ftkit.errors import SettingError
 from ftkit.learner.distributed import alike
+from ftkit.learner.fits import FitCallback
 
 
-class AverageWeights(Callback):
+class AverageWeights(FitCallback):
     """Keep an average of the trainable weights, validate with it, and end the fit with it.
 
     Training itself goes on from the raw weights. From the end of a validation to the next epoch
@@ -46,8 +46,6 @@ class AverageWeights(Callback):
 
     def before_fit(self) -> None:
         """Start an average, or go on with the one that was loaded."""
-        if self.learn.lock.locked():
-            return  # a validation, perhaps within a fit
         self._is_on = not hasattr(self.learn, "lr_finder")
         if self._is_on and not self._is_loaded:
             self._count, self._others, self._has_average = 0, {}, False
@@ -82,8 +80,6 @@ class AverageWeights(Callback):
 
     def after_fit(self) -> None:
         """Leave the Learner with the average, and drop the raw weights."""
-        if self.learn.lock.locked():
-            return
         self.before_validate()
         self._is_on, self._others = False, {}
 

@@ -8,21 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftkit._fastai import Callback, CancelFitException
+from ftkit._fastai import CancelFitException
 from ftkit.errors import SettingError, check_least, quoted
+from ftkit.learner.fits import FitCallback
 from ftkit.learner.state import model_tensors
 from ftkit.task import falls
 
 
-class KeepBest(Callback):
+class KeepBest(FitCallback):
     """End a fit with the weights of its best epoch by any metric; stop early where asked to.
 
         learn.fit_one_cycle(10, cbs=KeepBest("macro_f1", patience=3))
 
     What the best epoch's validation chose, such as a threshold, comes back with its weights. An
     epoch whose score is no number (nothing was generated, say) does not count; a loss that is
-    none is no better. One-cycle
-    fits are planned to their end: stopping one early leaves its low rates, so its best, unused.
+    none is no better. One-cycle fits are planned to their end: stopping one early leaves its low
+    rates, so its best, unused.
     """
 
     # After the recorder and ftkit's history have the epoch, before `Checkpoints` writes it.
@@ -58,8 +59,6 @@ class KeepBest(Callback):
 
     def before_fit(self) -> None:
         """Forget the fit before."""
-        if self.learn.lock.locked():
-            return  # a validation, perhaps within a fit
         self.run = not hasattr(self.learn, "lr_finder")
         names = list(self.learn.recorder.metric_names)[1:-1]
         if self.run and self.monitor not in names:
@@ -73,7 +72,7 @@ class KeepBest(Callback):
         """Keep the weights where they are the best so far."""
         names, record = list(self.learn.recorder.metric_names)[1:-1], self.learn.final_record
         if len(record) != len(names):
-            # Of a validation alone, which trains nothing.
+            # Of an epoch that was not validated to its end.
             return
         score = float(record[names.index(self.monitor)])
         is_better = self.best is None or self.sign * (score - self.best) > self.min_delta
@@ -93,7 +92,7 @@ class KeepBest(Callback):
 
     def after_fit(self) -> None:
         """Put the best weights back."""
-        if not self._weights or self.learn.lock.locked():
+        if not self._weights:
             return
         with torch.no_grad():
             for name, tensor in model_tensors(self.learn.model).items():

@@ -12,9 +12,10 @@ from ftkit._fastai import Callback, CancelBatchException, MixedPrecision, noop, 
 from ftkit.data.tables import is_notebook
 from ftkit.errors import TrainingError, check_least
 from ftkit.learner.distributed import count
+from ftkit.learner.fits import FitCallback
 
 
-class SeedEachFit(Callback):
+class SeedEachFit(FitCallback):
     """Draw the random numbers of every fit from the same seed, whatever ran before it."""
 
     order = -100
@@ -24,8 +25,7 @@ class SeedEachFit(Callback):
 
     def before_fit(self) -> None:
         """Seed python, numpy and torch."""
-        if not self.learn.lock.locked():  # which a validation holds, perhaps within a fit
-            set_seed(self.seed)
+        set_seed(self.seed)
         if hasattr(self.learn, "lr_finder"):
             self.first_epoch = self.learn.dls.train.epoch
 
@@ -120,17 +120,14 @@ class StopAtNaN(Callback):
         return "Take a lower rate, or clip gradients with fastai's GradientClip."
 
 
-class ProgressLines(Callback):
+class ProgressLines(FitCallback):
     """Progress as plain lines, for output that is not a terminal."""
 
     # Before CSVLogger, which hands on to the logger that it finds.
     order = 59
-    is_shown = False
 
     def before_fit(self) -> None:
         """Print the head of the table, and let the recorder print its rows into it."""
-        if self.learn.lock.locked():
-            return  # a validation, perhaps within a fit
         self.is_shown = self.learn.create_mbar and self.learn.logger is not noop
         if self.is_shown:
             self._print(self.learn.recorder.metric_names)
@@ -152,7 +149,7 @@ class ProgressLines(Callback):
 
     def after_fit(self) -> None:
         """Give the logger back."""
-        if self.is_shown and not self.learn.lock.locked() and hasattr(self, "_logger"):
+        if self.is_shown and hasattr(self, "_logger"):
             self.learn.logger = self._logger
 
     def _print(self, values: Any) -> None:
@@ -165,7 +162,7 @@ def shows_bars() -> bool:
     return sys.stdout.isatty() or is_notebook()
 
 
-class History(Callback):
+class History(FitCallback):
     """What every fit of the Learner did, epoch by epoch; fastai's recorder forgets at each fit."""
 
     # After the recorder, before EarlyStoppingCallback ends the fit.
@@ -197,8 +194,7 @@ class History(Callback):
 
     def before_epoch(self) -> None:
         """Note the time."""
-        if not self.learn.lock.locked():  # which a validation holds, perhaps within a fit
-            self.started, self.first_batch = time.perf_counter(), len(self.learn.recorder.lrs)
+        self.started, self.first_batch = time.perf_counter(), len(self.learn.recorder.lrs)
 
     def before_train(self) -> None:
         """Forget the scores of weights that are about to change."""
@@ -208,7 +204,7 @@ class History(Callback):
     def after_epoch(self) -> None:
         """Take the recorder's row, where it was trained for and is whole."""
         learn = self.learn
-        if learn.lock.locked() or hasattr(learn, "lr_finder"):
+        if hasattr(learn, "lr_finder"):
             return
         names = list(learn.recorder.metric_names)[1:-1]
         values = list(learn.final_record)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ftkit._fastai import Callback
 from ftkit.errors import SettingError, quoted
 from ftkit.features import IGNORED
 from ftkit.inference.predictor import Predictor, load_model
+from ftkit.learner.fits import FitCallback
 from ftkit.learner.learner import TextLearner
 from ftkit.model.checkpoint import token_limit
 from ftkit.model.module import TextModel
@@ -20,7 +20,7 @@ from ftkit.task import Inputs, Task
 from ftkit.tasks import Classification, QuestionAnswering
 
 
-class Distill(Callback):
+class Distill(FitCallback):
     """Train on a teacher's answers too: give it to the verb as `cbs=Distill("teacher/")`.
 
     The loss is (1 - alpha) of the task's own, alpha of the soft one (`soft_loss`; Hinton et al.
@@ -61,8 +61,6 @@ class Distill(Callback):
 
     def before_fit(self) -> None:
         """Check that the two fit together, and put the teacher beside the student."""
-        if self.learn.lock.locked():
-            return  # a validation, perhaps within a fit
         student: TextModel = self.learn.model
         tokenizer = self.learn.dls.train.dataset.tokenizer
         _check_tasks(student.task, self.teacher.task)
@@ -77,7 +75,7 @@ class Distill(Callback):
         device = next(student.parameters()).device
         # The student's task, so that windows become rows in the same way.
         self._taught = TextModel(self.teacher.hf_model, student.task).to(device).eval()
-        self._leave()  # What a fit that ended in an error left.
+        self.after_fit()  # What a fit that ended in an error left.
         if self.hidden:
             self._states = _LastHidden(student), _LastHidden(self._taught)
 
@@ -103,10 +101,6 @@ class Distill(Callback):
 
     def after_fit(self) -> None:
         """Leave both models as they were."""
-        if not self.learn.lock.locked():
-            self._leave()
-
-    def _leave(self) -> None:
         for each in self._states:
             each.remove()
         self._states = ()

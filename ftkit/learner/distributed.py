@@ -22,8 +22,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ftkit._fastai import Callback, MixedPrecision, set_seed
+from ftkit._fastai import MixedPrecision, set_seed
 from ftkit.errors import FtkitWarning, SettingError
+from ftkit.learner.fits import FitCallback
 
 
 def join() -> tuple[int, int]:
@@ -157,7 +158,7 @@ def count(learn: Any) -> Tensor:
     return counted * 0 if learn.dl.is_stand_in else counted
 
 
-class DataParallel(Callback):
+class DataParallel(FitCallback):
     """Make a step of all processes together the step of one with as large a batch."""
 
     # After Accumulate has made the gradient of this process, before GradScaler and clipping.
@@ -175,8 +176,7 @@ class DataParallel(Callback):
                 "lr_find looks in one process alone",
                 remedy="Look for the rate in a script of its own, started without a launcher.",
             )
-        if not self.learn.lock.locked():  # which a validation holds, perhaps within a fit
-            set_seed(self.seed + dist.get_rank())
+        set_seed(self.seed + dist.get_rank())
 
     def before_train(self) -> None:
         """Count anew."""

@@ -45,9 +45,6 @@ Rates: TypeAlias = "float | slice | Sequence[float] | LayerDecay"
 """What fastai's verbs take as a learning rate."""
 
 
-_NO_DECAY = {"weight_decay": 0.0}
-
-
 class _Hypers(dict[str, Any]):
     """Hyper-parameters of a layer group; what is set here is set for the group."""
 
@@ -81,13 +78,16 @@ class GroupedAdamW(OptimWrapper):
         """
         self._layers: list[list[nn.Parameter]] = [list(group) for group in groups]
         halves = [
-            {"params": members, "layer_group": i, "decays": decays, **({} if decays else _NO_DECAY)}
+            {"params": members, "layer_group": i, "decays": decays}
             for i, group in enumerate(self._layers)
             for decays in (True, False)
             if (members := [p for p in group if (p.ndim > 1) == decays])
         ]
         is_fused = all(p.device.type in _FUSED_DEVICES for group in self._layers for p in group)
         super().__init__(opt=torch.optim.AdamW(halves, lr=1e-3, fused=is_fused or None))
+        for half in self.opt.param_groups:
+            if not half["decays"]:
+                half["weight_decay"] = 0.0
         self._first = [
             next(i for i, half in enumerate(halves) if half["layer_group"] == layer)
             for layer in range(len(self._layers))

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from ftkit._fastai import (
-    Callback,
     CancelEpochException,
     Learner,
     LRFinder,
@@ -37,6 +36,7 @@ from ftkit.errors import (
     first_line,
 )
 from ftkit.learner.distributed import alike, gather, is_first, most, wait, whole
+from ftkit.learner.fits import FitCallback
 from ftkit.learner.remember import plain, random_state, remembered, remind, set_random_state
 from ftkit.learner.sharding import share_optimizer
 from ftkit.learner.state import WRITING, model_tensors, read_state, write_state
@@ -134,7 +134,7 @@ class ResumableLearner(Learner):
         )
 
 
-class Checkpoints(Callback):
+class Checkpoints(FitCallback):
     """Write the whole training state now and then, and go on from it.
 
         learn = ftkit.classification_learner(data, "minilm", cbs=Checkpoints("run/checkpoints"))
@@ -293,14 +293,9 @@ class Checkpoints(Callback):
 
     # Events
 
-    @property
-    def _is_at_work(self) -> bool:
-        """Whether a fit goes on, and not a validation within it, which holds the Learner's lock."""
-        return self.is_on and not self.learn.lock.locked()
-
     def before_fit(self) -> None:
         """Say at which epoch a stopped fit goes on."""
-        if not self._is_at_work:
+        if not self.is_on:
             return
         self._written_at = time.monotonic()
         self._has_stepped = False
@@ -337,13 +332,13 @@ class Checkpoints(Callback):
 
     def after_step(self) -> None:
         """Only between optimizer steps is there nothing half done."""
-        if self._is_at_work:
+        if self.is_on:
             self._steps += 1
             self._has_stepped = True
 
     def after_batch(self) -> None:
         """Write where it is time, or where a signal asked for it."""
-        if not self._is_at_work:
+        if not self.is_on:
             return
         if self.training and not self._has_stepped:
             return
@@ -363,7 +358,7 @@ class Checkpoints(Callback):
 
     def after_fit(self) -> None:
         """Write what the fit ended with, so that it need not be done again."""
-        if self._is_at_work:
+        if self.is_on:
             self.write(is_done=True)
 
     # Signals
@@ -374,7 +369,7 @@ class Checkpoints(Callback):
         this step; a second one stops at once.
         """
         self.is_on, self._asked = True, None
-        number, steps = self._fit_number, self._steps
+        steps = self._steps
         try:
             if threading.current_thread() is threading.main_thread():
                 with self._asked_by_signals():
@@ -384,8 +379,8 @@ class Checkpoints(Callback):
         except BaseException:
             if steps == self._steps:
                 # It ended before it did anything, and is not met again once it is mended.
-                self._fit_number = number - 1
-                del self._done[self._fit_number :]
+                self._fit_number -= 1
+                self._done.pop()
             raise
         finally:
             self.is_on = False

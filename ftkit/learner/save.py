@@ -120,8 +120,7 @@ def _parts(learn: TextLearner) -> dict[str, Any]:
 
 
 def _last_scores(learn: TextLearner) -> dict[str, dict[str, float]]:
-    scores = learn.history.scores
-    names = learn.task_scores.task.metric_names
-    return (
-        {"validation": {name: scores[name] for name in names if name in scores}} if scores else {}
-    )
+    scores, names = learn.history.scores, learn.task_scores.task.metric_names
+    if not scores:
+        return {}
+    return {"validation": {name: scores[name] for name in names if name in scores}}

@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ftkit.errors import CheckpointError, SettingError, first_line, quoted
 from ftkit.model.trust import ADAPTER_FILE, ADAPTER_WEIGHTS, read_json, shown
+from ftkit.model.weights import body_prefixes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -277,9 +278,8 @@ def _outside_body(model: PreTrainedModel) -> frozenset[str]:
     """Names of the parameters that are not the pretrained body's."""
     body = {id(parameter) for parameter in model.base_model.parameters()}
     if model.base_model is model:
-        # T5 with a head has its halves at the top, under no name of their own.
-        halves = ("shared.", "encoder.", "decoder.")
-        body = {id(p) for name, p in model.named_parameters() if name.startswith(halves)}
+        parts = body_prefixes(model)
+        body = {id(p) for name, p in model.named_parameters() if name.startswith(parts)}
     return frozenset(name for name, p in model.named_parameters() if id(p) not in body)
 
 

@@ -134,10 +134,7 @@ def load_with_head(
         return model, frozenset(each for each in names if each.removeprefix(prefix) not in kept)
     model, missing, others = _load(auto, folder, name, config, trust_remote_code)
     if is_head_new:
-        # T5 with a head has its halves at the top, under no name of their own.
-        body = model.base_model_prefix
-        parts = (body,) if hasattr(model, body) else ("shared", "encoder", "decoder")
-        check_whole(missing, name, tuple(f"{part}." for part in parts), POOLER)
+        check_whole(missing, name, body_prefixes(model), POOLER)
         _start_bare_parameters(model, missing, auto, config)
     else:
         check_whole(missing, name)
@@ -148,6 +145,15 @@ def load_with_head(
                 remedy="Check that model.safetensors belongs to config.json.",
             )
     return model, missing
+
+
+def body_prefixes(model: PreTrainedModel) -> tuple[str, ...]:
+    """What the names of the body's parameters begin with, in a model with a head.
+
+    T5 with a head has its halves at the top, under no name of their own.
+    """
+    body = model.base_model_prefix
+    return (f"{body}.",) if hasattr(model, body) else ("shared.", "encoder.", "decoder.")
 
 
 def _start_bare_parameters(

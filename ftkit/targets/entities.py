@@ -12,7 +12,7 @@ from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
-from ftkit.errors import DataError, quoted
+from ftkit.errors import DataError, quoted, unfit_value
 from ftkit.spans import (
     entities_of_tags,
     has_spaces,
@@ -55,13 +55,8 @@ def check_tags(row: int, words: Sequence[str], tags: Any) -> list[str]:
     """The tags of a row, when they are one string a word; raises DataError otherwise."""
     is_list = hasattr(tags, "__len__") and not isinstance(tags, (str, Mapping))
     if not is_list or not all(isinstance(tag, str) for tag in tags):
-        found = "nothing" if tags is None else repr(tags)[:60]
-        raise DataError(
-            f"found {found} where a list of tags should be",
-            remedy='Give names, such as ["O", "B-city"], or numbers with a ClassLabel.',
-            row=row,
-            column="tags",
-        )
+        remedy = 'Give names, such as ["O", "B-city"], or numbers with a ClassLabel.'
+        raise unfit_value(tags, "a list of tags", row, "tags", remedy)
     if len(tags) != len(words):
         raise DataError(
             f"there are {len(tags):,} tags for {len(words):,} tokens",

@@ -114,13 +114,14 @@ def are_flags(lists: Any) -> bool:
 
     kind, lengths = lists.type.value_type, pc.unique(pc.list_value_length(lists).drop_null())
     is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    if not is_number or len(lengths) != 1 or lengths[0].as_py() < 2:
+    size = lengths[0].as_py() if len(lengths) == 1 else 0
+    if not is_number or size < 2:
         return False
     flags = pc.list_flatten(lists).cast(pa.float64())
     if not pc.all(pc.is_in(flags, pa.array([0.0, 1.0]))).as_py():
         return False
-    ones = flags.to_numpy(zero_copy_only=False).reshape(-1, lengths[0].as_py()).sum(1)
-    return bool((ones != 1).any()) or lengths[0].as_py() > 2
+    ones = flags.to_numpy(zero_copy_only=False).reshape(-1, size).sum(1)
+    return size > 2 or bool((ones != 1).any())
 
 
 def check_numbers(split: str, rows: Dataset) -> None:

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftkit.arrays import ArrayLike, as_array
-from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, describe_rows, quoted
+from ftkit.errors import (
+    DataError,
+    FtkitWarning,
+    SettingError,
+    check_least,
+    describe_rows,
+    quoted,
+    unfit_value,
+)
 from ftkit.features import IGNORED, check_texts
 from ftkit.targets.loss import count_targets, token_loss
 from ftkit.task import Batch, Reduction, Rows
@@ -149,13 +157,8 @@ def check_references(rows: Iterable[Any]) -> None:
     for number, references in enumerate(rows, start=1):
         is_list = isinstance(references, (list, tuple, np.ndarray)) and len(references) > 0
         if not is_list or not all(isinstance(text, str) for text in references):
-            found = "nothing" if references is None else repr(references)[:60]
-            raise DataError(
-                f"found {found} where a list of texts should be",
-                remedy="Give a list of one text or more.",
-                row=number,
-                column="references",
-            )
+            remedy = "Give a list of one text or more."
+            raise unfit_value(references, "a list of texts", number, "references", remedy)
 
 
 def arrow_column(rows: Dataset, name: str) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from ftkit.arrays import ArrayLike, as_array, namespace, sigmoid, softmax
-from ftkit.errors import DataError, SettingError, check_least, quoted
+from ftkit.errors import DataError, SettingError, check_least, quoted, unfit_value
 from ftkit.features import check_texts, model_arrays
 from ftkit.marks import MISSED, WRONG, listed_names
 from ftkit.scores.labels import ClassMetrics, LabelsMetrics, ValueMetrics
@@ -254,30 +254,44 @@ class Classification:
         check_texts(["" if pair is None else pair for pair in pairs], "text_pair")
         features: dict[str, list[Any]] = {"n_cut": [0] * len(texts)}
         # In one call a tokenizer takes pairs, or texts alone.
-        for has_pair in sorted({pair is not None for pair in pairs}):
-            places = [i for i, pair in enumerate(pairs) if (pair is not None) == has_pair]
-            encoded = tokenizer(
-                [texts[i] for i in places],
-                [pairs[i] for i in places] if has_pair else None,
-                truncation=False,
-                padding=False,
-                return_attention_mask=False,
-                verbose=False,
-            )
-            names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
-            for name in names:
+        for is_pair in sorted({pair is not None for pair in pairs}):
+            places = [i for i, pair in enumerate(pairs) if (pair is not None) == is_pair]
+            seconds = [pairs[i] for i in places] if is_pair else None
+            part = self._encode([texts[i] for i in places], seconds, tokenizer, limit)
+            for name, values in part.items():
                 kept = features.setdefault(name, [None] * len(texts))
-                for i, ids in zip(places, encoded[name], strict=True):
-                    kept[i] = [ids]
-            for number, (i, whole) in enumerate(zip(places, encoded["input_ids"], strict=True)):
-                if len(whole) > limit:
-                    windows = self._windows(encoded.sequence_ids(number), limit)
-                    features["n_cut"][i] = len(whole) - len(set().union(*windows))
-                    for name in names:
-                        ids = encoded[name][number]
-                        features[name][i] = [[ids[p] for p in window] for window in windows]
+                for i, value in zip(places, values, strict=True):
+                    kept[i] = value
         if "label" in rows:
             features["target"] = [self._target(i, each) for i, each in enumerate(rows["label"])]
+        return features
+
+    def _encode(
+        self,
+        texts: list[str],
+        seconds: list[str] | None,
+        tokenizer: PreTrainedTokenizerBase,
+        limit: int,
+    ) -> dict[str, list[Any]]:
+        """Windows of texts alone, or of texts that each have a second one."""
+        encoded = tokenizer(
+            texts,
+            seconds,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+        features: dict[str, list[Any]] = {name: [[ids] for ids in encoded[name]] for name in names}
+        features["n_cut"] = [0] * len(texts)
+        for i, whole in enumerate(encoded["input_ids"]):
+            if len(whole) > limit:
+                windows = self._windows(encoded.sequence_ids(i), limit)
+                features["n_cut"][i] = len(whole) - len(set().union(*windows))
+                for name in names:
+                    ids = encoded[name][i]
+                    features[name][i] = [[ids[p] for p in window] for window in windows]
         return features
 
     def _windows(self, sequence_ids: Sequence[int | None], limit: int) -> list[list[int]]:
@@ -303,13 +317,7 @@ class Classification:
         types, what = _LABEL_TYPES[self.kind]
         is_odd = isinstance(label, float) and not np.isfinite(label)
         if label is None or is_odd or not isinstance(label, types):
-            found = "nothing" if label is None else repr(label)[:60]
-            raise DataError(
-                f"found {found} where {what} should be",
-                remedy="Fill it in, or drop the row.",
-                row=row + 1,
-                column="label",
-            )
+            raise unfit_value(label, what, row + 1, "label")
         if self.kind == "regression":
             return float(label)
         names = [str(each) for each in label] if self.kind == "multi" else [str(label)]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from ftkit.arrays import ArrayLike, as_array, namespace, softmax
-from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, quoted
+from ftkit.errors import DataError, FtkitWarning, SettingError, check_least, quoted, unfit_value
 from ftkit.features import IGNORED, model_arrays, named_labels
 from ftkit.marks import MISSED, WRONG, MarkedText, marked_spans
 from ftkit.scores.entities import SpanMetrics
@@ -511,13 +511,7 @@ def read_words(
     is_list = isinstance(value, (list, tuple, np.ndarray))
     if name == "tokens" and is_list and all(isinstance(word, str) for word in value):
         return join_words(value)
-    raise DataError(
-        f"found {'nothing' if value is None else repr(value)[:60]} where "
-        f"{'a text' if name == 'text' else 'a list of words'} should be",
-        remedy="Fill it in, or drop the row.",
-        row=number,
-        column=name,
-    )
+    raise unfit_value(value, "a text" if name == "text" else "a list of words", number, name)
 
 
 def wanted_entities(

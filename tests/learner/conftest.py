@@ -35,6 +35,22 @@ def fitted(tiny_data: Any, tiny_checkpoint: Path, tmp_path_factory: pytest.TempP
     return learn
 
 
+@pytest.fixture
+def look_within() -> Any:
+    """A callback that asks for a validation, and for predictions, after each epoch of a fit."""
+    from fastai.callback.core import Callback
+
+    class LookWithin(Callback):
+        order = 80
+
+        def after_epoch(self) -> None:
+            if not self.learn.lock.locked():  # a validation has this event too
+                self.learn.validate()
+                self.learn.get_preds()
+
+    return LookWithin()
+
+
 @pytest.fixture(scope="session")
 def multi_data(tiny_data: Any) -> Any:
     """Rows of two sentences with the labels of both: 48, 24 and 24."""

@@ -100,18 +100,10 @@ def test_mistakes(make_learner):
         make_learner(cbs=KeepBest("f1")).fit(1)
 
 
-def test_a_validation_within_a_fit_forgets_nothing(make_learner):
-    class Look(Callback):
-        order = 80
-
-        def after_epoch(self):
-            if not self.learn.lock.locked():  # a validation has this event too
-                self.learn.validate()
-                self.learn.get_preds()
-
+def test_a_validation_within_a_fit_forgets_nothing(make_learner, look_within):
     kept, watch = KeepBest("accuracy"), Watch("accuracy", [0.1, 0.9, 0.2])
     learn = make_learner()
-    learn.fit(3, 1e-2, cbs=[kept, watch, Look()])
+    learn.fit(3, 1e-2, cbs=[kept, watch, look_within])
     assert kept.best_epoch == 1
     assert all(map(torch.equal, learn.model.parameters(), watch.weights[1]))
     learn.add_cb(kept)

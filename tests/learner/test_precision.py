@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from fastai.callback.core import Callback
 from torch import nn
 
 from ftkit.errors import SettingError
@@ -118,14 +117,7 @@ def test_bf16_learns_as_fp32_does(make_learner):
     assert losses[1] != losses[0]
 
 
-def test_a_validation_within_a_fit(make_learner):
-    class Look(Callback):
-        order = 80
-
-        def after_epoch(self):
-            if not self.learn.lock.locked():  # a validation has this event too
-                self.learn.validate()
-
-    learn = make_learner(cbs=Look())
+def test_a_validation_within_a_fit(make_learner, look_within):
+    learn = make_learner(cbs=look_within)
     learn.fit(2, 1e-3)
     assert [row["lr"] for row in learn.history.rows] == [1e-3, 1e-3]

@@ -250,18 +250,10 @@ def test_a_fit_without_epochs(make_learner, tmp_path):
     assert len(learn.history.rows) == 1
 
 
-def test_a_validation_within_a_fit_is_not_its_end(make_learner, tmp_path):
-    class Look(Callback):
-        order = 80
-
-        def after_epoch(self):
-            if not self.learn.lock.locked():  # a validation has this event too
-                self.learn.validate()
-                self.learn.get_preds()
-
+def test_a_validation_within_a_fit_is_not_its_end(make_learner, look_within, tmp_path):
     states = Checkpoints(tmp_path / "states", minutes=None)
     with pytest.raises(TrainingStopped):
-        make_learner(cbs=[states, Look(), SignalAt("after_step", 15)]).fit(2, 1e-3)
+        make_learner(cbs=[states, look_within, SignalAt("after_step", 15)]).fit(2, 1e-3)
     assert [each.name for each in (tmp_path / "states").iterdir()] == ["step-00000015"]
 
 
